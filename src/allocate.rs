@@ -1,0 +1,482 @@
+//! The allocation service: files are ready before the writer needs them.
+//!
+//! A table of requests that says what each queue is waiting for or will want next, a priority queue over it, and one
+//! worker. A roll takes the file after the last one and asks for the two after that; only the first is ever waited for.
+//! A request that is there already is joined, not repeated. An error belongs to its request: whoever waits for it gets
+//! it at once, the next one who asks starts a new attempt, and the worker tries again by itself with growing pauses.
+//!
+//! After a file is handed out the worker makes its directory entry durable and then readies its pages ahead of the
+//! writer, in small steps between which any request goes first.
+
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Status};
+use crate::log::{self, Level};
+use crate::mapped_file::MappedFile;
+use crate::options::MOST_OFFSET;
+use crate::queue_files::{Created, QueueFiles};
+use crate::stats::count;
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::{Mutex, MutexGuard};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// A creation slower than this is logged and counted; RocketMQ's own threshold.
+const SLOW_CREATION: Duration = Duration::from_millis(10);
+/// A waiter whose request is still queued after this makes the file itself.
+const HELP_YOURSELF_AFTER: Duration = Duration::from_millis(10);
+const FIRST_BACK_OFF: Duration = Duration::from_millis(10);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(10);
+
+/// Pages are readied at most this far ahead of the writer, whatever the file size: it bounds what prefaulting dirties.
+pub(crate) const PREFAULT_AHEAD_BYTES: u64 = 64 << 20;
+/// At most this much in one call, which holds the address-space lock meanwhile; one huge page.
+const PREFAULT_STEP_BYTES: u64 = 2 << 20;
+
+/// Requests of all queues dropped because nobody wanted them any more when the worker came to them.
+static EXPIRED: AtomicU64 = AtomicU64::new(0);
+static SUPERSEDED: AtomicU64 = AtomicU64::new(0);
+
+/// Which file: of which queue, at which offset.
+type Key = (u64, u64);
+/// Distinguishes a request from an earlier one for the same file.
+type Ticket = u64;
+
+/// Awaited ones first, then larger files, then lower offsets, then the older request.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Rank {
+    unawaited: bool,
+    larger_first: Reverse<u64>,
+    start: u64,
+    ticket: Ticket,
+}
+
+struct Request {
+    ticket: Ticket,
+    files: Arc<QueueFiles>,
+    state: State,
+    /// Attempts that failed so far.
+    failures: u32,
+}
+
+enum State {
+    Queued(Rank),
+    /// The worker, or a waiter, is making it.
+    InWork,
+    Ready(Arc<MappedFile>),
+    Failed {
+        error: Error,
+        retry_at: Instant,
+    },
+}
+
+#[derive(Default)]
+struct Table {
+    requests: HashMap<Key, Request>,
+    queued: BTreeMap<Rank, Key>,
+    next_ticket: Ticket,
+    /// Creations under way, by queue.
+    in_work: HashMap<u64, usize>,
+    /// New files whose directory entry is not durable yet.
+    unsynced: VecDeque<(Arc<QueueFiles>, Created)>,
+    /// Queues whose writer has come closer to the end of what is ready.
+    attention: VecDeque<Arc<QueueFiles>>,
+    stopping: bool,
+}
+
+/// How a waiter came by its file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Found {
+    /// Another thread has put it into the queue.
+    InQueue,
+    Ready,
+    Waited,
+}
+
+pub(crate) struct AllocationService {
+    table: Mutex<Table>,
+    wake: Sender<()>,
+    woken: Receiver<()>,
+}
+
+pub(crate) fn expired_requests() -> u64 {
+    EXPIRED.load(Ordering::Relaxed)
+}
+
+pub(crate) fn superseded_requests() -> u64 {
+    SUPERSEDED.load(Ordering::Relaxed)
+}
+
+impl AllocationService {
+    pub fn new() -> AllocationService {
+        let (wake, woken) = crossbeam_channel::bounded(1);
+        AllocationService { table: Mutex::default(), wake, woken }
+    }
+
+    /// Tells the worker to look at the table. Wakes that come before it has looked are one.
+    pub fn wake(&self) {
+        let _ = self.wake.try_send(()); // full: it has not looked yet
+    }
+
+    /// Asks for files that will be wanted, unless they are there or asked for already. `wake` makes it start.
+    pub fn look_ahead(&self, files: &Arc<QueueFiles>, from: u64, count: u32) {
+        let mut table = self.table.lock();
+        let size = files.table.file_bytes();
+        for start in (0..u64::from(count)).map(|i| from + i * size) {
+            if start <= MOST_OFFSET - size && files.table.find_ref(start).is_none() && !files.is_closed() {
+                table.request(files, start, false);
+            }
+        }
+    }
+
+    /// The writer has reached `writer_at`: pages ahead of it are to be readied. `wake` makes it start.
+    pub fn prefault_ahead(&self, files: &Arc<QueueFiles>, writer_at: u64) {
+        files.writer_at.fetch_max(writer_at, Ordering::Relaxed);
+        let mut table = self.table.lock();
+        table.give_attention(files);
+    }
+
+    /// Moves the file at `start` into the queue's table of files, where every waiter for it finds it, and returns it.
+    /// It is made if need be and waited for until the deadline, which does not end the request: a later call joins it.
+    pub fn take<'a>(
+        &self,
+        files: &'a Arc<QueueFiles>,
+        start: u64,
+        deadline: Deadline,
+    ) -> Result<(&'a MappedFile, Found)> {
+        let key = (files.generation, start);
+        if start > MOST_OFFSET - files.table.file_bytes() {
+            return Err(Error::new(Status::NoSpace, "the queue has used all its offsets, which end at INT64_MAX"));
+        }
+        let help_yourself_at = Instant::now() + HELP_YOURSELF_AFTER;
+        let mut found = Found::InQueue;
+        let mut failures_before = None;
+        let mut table = self.table.lock();
+        loop {
+            if let Some(file) = files.table.find_ref(start) {
+                return Ok((file, found));
+            }
+            if files.is_closed() {
+                return Err(Error::closed());
+            }
+            let request = table.request(files, start, true);
+            let failures_seen = *failures_before.get_or_insert(request.failures);
+            match &request.state {
+                State::Ready(file) => {
+                    files.table.push(file.clone());
+                    table.requests.remove(&key);
+                    files.changed.notify_all();
+                    if found == Found::InQueue {
+                        found = Found::Ready;
+                    }
+                    continue;
+                }
+                State::Failed { error, .. } if request.failures > failures_seen => return Err(error.clone()),
+                State::Failed { .. } => {
+                    table.queue_again(key, true);
+                    self.wake();
+                }
+                State::Queued(_) if Instant::now() >= help_yourself_at => {
+                    found = Found::Waited;
+                    count(&files.counters.self_served_creations);
+                    let ticket = table.begin(key);
+                    table = self.make(table, key, ticket, files);
+                    self.wake(); // for what follows a creation
+                    continue;
+                }
+                State::Queued(_) => self.wake(),
+                State::InWork => {}
+            }
+            found = Found::Waited;
+            let until = match table.requests[&key].state {
+                State::Queued(_) => deadline.or_earlier(help_yourself_at),
+                _ => deadline,
+            };
+            if deadline.has_passed() {
+                let message = format!("{}: not ready within the timeout", files.directory.name(start));
+                return Err(Error::new(Status::Timeout, message));
+            }
+            match until.instant() {
+                Some(at) => drop(files.changed.wait_until(&mut table, at)),
+                None => files.changed.wait(&mut table),
+            }
+        }
+    }
+
+    /// No file is handed out to this queue any more; who waits for one is told so.
+    pub fn refuse(&self, files: &QueueFiles) {
+        let _table = self.table.lock(); // a waiter between its last look and its sleep holds this
+        files.set_closed();
+        files.changed.notify_all();
+    }
+
+    /// Ends all requests of a refused queue, waits for those in work, and returns the files that nobody claimed.
+    pub fn withdraw(&self, files: &QueueFiles) -> Vec<Arc<MappedFile>> {
+        let mut table = self.table.lock();
+        let mut unclaimed = Vec::new();
+        table.requests.retain(|key, request| {
+            let other = key.0 != files.generation;
+            if let (false, State::Ready(file)) = (other, &request.state) {
+                unclaimed.push(file.clone());
+            }
+            other
+        });
+        table.unsynced.retain(|(queue, _)| queue.generation != files.generation);
+        table.attention.retain(|queue| queue.generation != files.generation);
+        files.changed.notify_all();
+        while table.in_work.contains_key(&files.generation) {
+            files.changed.wait(&mut table);
+        }
+        unclaimed
+    }
+
+    pub fn stop(&self) {
+        self.table.lock().stopping = true;
+        self.wake();
+    }
+
+    /// The worker's life.
+    pub fn run(&self) {
+        loop {
+            let mut table = self.table.lock();
+            if table.stopping {
+                return;
+            }
+            if let Some((key, ticket, files)) = table.pop() {
+                let depth = table.queued.len();
+                log::write(Level::Debug, format_args!("creating {}, {depth} queued", files.directory.name(key.1)));
+                drop(self.make(table, key, ticket, &files));
+            } else if let Some((files, created)) = table.unsynced.pop_front() {
+                drop(table);
+                survive("syncing a new file", || files.make_durable(&created));
+            } else if let Some(files) = table.attention.front().cloned() {
+                let step = table.prefault_step(&files);
+                drop(table);
+                match step {
+                    None => self.done_with_attention(&files),
+                    Some(step) => survive("readying pages", || step.take(&files)),
+                }
+            } else {
+                let retry_at = table.retry_failed(Instant::now());
+                drop(table);
+                // An error means "nothing came by then" (the sender lives as long as `self`).
+                let _ = match retry_at {
+                    Some(at) => self.woken.recv_deadline(at).is_ok(),
+                    None => self.woken.recv().is_ok(),
+                };
+            }
+        }
+    }
+
+    /// Makes a file that `begin` has marked as in work, without the lock, and delivers what came of it.
+    fn make<'a>(
+        &'a self,
+        table: MutexGuard<'a, Table>,
+        key: Key,
+        ticket: Ticket,
+        files: &Arc<QueueFiles>,
+    ) -> MutexGuard<'a, Table> {
+        let still_wanted = |table: &Table| table.requests.get(&key).is_some_and(|request| request.ticket == ticket);
+        let queued = table.queued.len();
+        drop(table);
+        let began = Instant::now();
+        let wanted = || still_wanted(&self.table.lock());
+        let outcome = catch_unwind(AssertUnwindSafe(|| files.create(key.1, wanted))).unwrap_or_else(|_| {
+            let message = format!("{}: a panic while creating it", files.directory.name(key.1));
+            Err(Error::new(Status::Panic, message))
+        });
+        let took = began.elapsed();
+        report(files, key.1, took, queued, &outcome);
+
+        let mut table = self.table.lock();
+        if still_wanted(&table) {
+            table.deliver(key, files, outcome);
+        } else if let Ok(created) = outcome {
+            // Withdrawn after its last look. The queue's lock is still held: `withdraw` waits for `in_work`.
+            let _ = files.directory.remove(created.file.start());
+        }
+        table.end_work(files.generation);
+        files.changed.notify_all();
+        table
+    }
+
+    fn done_with_attention(&self, files: &QueueFiles) {
+        let mut table = self.table.lock();
+        table.attention.retain(|queue| queue.generation != files.generation);
+    }
+}
+
+fn report(files: &QueueFiles, start: u64, took: Duration, queued: usize, outcome: &Result<Created>) {
+    let name = || files.directory.name(start);
+    match outcome {
+        Ok(_) => files.counters.created(took),
+        Err(error) if error.status() == Status::Closed => return,
+        Err(error) => {
+            count(&files.counters.failed_creations);
+            log::write(Level::Warn, format_args!("{error}"));
+        }
+    }
+    if took > SLOW_CREATION {
+        count(&files.counters.slow_creations);
+        let ms = took.as_millis();
+        log::write(Level::Warn, format_args!("{}: creating it took {ms} ms, {queued} requests queued", name()));
+    }
+}
+
+/// Work that nobody waits for: what goes wrong is logged, and the worker goes on.
+fn survive(what: &str, work: impl FnOnce() -> Result<()>) {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log::write(Level::Warn, format_args!("{what}: {error}")),
+        Err(_) => log::write(Level::Error, format_args!("{what}: a panic, survived")),
+    }
+}
+
+impl Table {
+    /// The request for a file, made if there is none; an awaited one moves up.
+    fn request(&mut self, files: &Arc<QueueFiles>, start: u64, awaited: bool) -> &Request {
+        let key = (files.generation, start);
+        match self.requests.get(&key).map(|request| &request.state) {
+            None => {
+                self.next_ticket += 1;
+                let ticket = self.next_ticket;
+                let rank = rank(files, start, awaited, ticket);
+                self.queued.insert(rank, key);
+                let request = Request { ticket, files: files.clone(), state: State::Queued(rank), failures: 0 };
+                self.requests.insert(key, request);
+            }
+            Some(State::Queued(rank)) if awaited && rank.unawaited => self.queue_again(key, true),
+            Some(_) => {}
+        }
+        &self.requests[&key]
+    }
+
+    fn queue_again(&mut self, key: Key, awaited: bool) {
+        let request = self.requests.get_mut(&key).expect("a request to queue again");
+        if let State::Queued(before) = request.state {
+            self.queued.remove(&before);
+        }
+        let rank = rank(&request.files, key.1, awaited, request.ticket);
+        request.state = State::Queued(rank);
+        self.queued.insert(rank, key);
+    }
+
+    /// Marks a queued request as in work.
+    fn begin(&mut self, key: Key) -> Ticket {
+        let request = self.requests.get_mut(&key).expect("a request to begin");
+        if let State::Queued(rank) = request.state {
+            self.queued.remove(&rank);
+        }
+        request.state = State::InWork;
+        *self.in_work.entry(key.0).or_default() += 1;
+        request.ticket
+    }
+
+    fn end_work(&mut self, generation: u64) {
+        let count = self.in_work.get_mut(&generation).expect("work that began");
+        *count -= 1;
+        if *count == 0 {
+            self.in_work.remove(&generation);
+        }
+    }
+
+    /// The first request that is still wanted, marked as in work.
+    fn pop(&mut self) -> Option<(Key, Ticket, Arc<QueueFiles>)> {
+        while let Some((rank, key)) = self.queued.pop_first() {
+            match self.requests.get(&key) {
+                None => drop_unwanted(&EXPIRED, "expired", key),
+                Some(request) if request.ticket != rank.ticket => drop_unwanted(&SUPERSEDED, "superseded", key),
+                Some(request) => {
+                    let files = request.files.clone();
+                    return Some((key, self.begin(key), files));
+                }
+            }
+        }
+        None
+    }
+
+    fn deliver(&mut self, key: Key, files: &Arc<QueueFiles>, outcome: Result<Created>) {
+        let request = self.requests.get_mut(&key).expect("a request to deliver to");
+        match outcome {
+            Ok(created) => {
+                request.state = State::Ready(created.file.clone());
+                self.unsynced.push_back((files.clone(), created));
+                self.give_attention(files);
+            }
+            Err(error) => {
+                let pause = FIRST_BACK_OFF.saturating_mul(1 << request.failures.min(20)).min(LONGEST_BACK_OFF);
+                request.failures += 1;
+                request.state = State::Failed { error, retry_at: Instant::now() + pause };
+            }
+        }
+    }
+
+    /// Queues failed requests whose pause is over; when the next pause ends.
+    fn retry_failed(&mut self, now: Instant) -> Option<Instant> {
+        let retry_at = |request: &Request| match request.state {
+            State::Failed { retry_at, .. } => Some(retry_at),
+            _ => None,
+        };
+        let due = |request: &Request| retry_at(request).is_some_and(|at| at <= now);
+        let keys: Vec<Key> = self.requests.iter().filter(|(_, r)| due(r)).map(|(key, _)| *key).collect();
+        for key in &keys {
+            self.queue_again(*key, false);
+        }
+        if keys.is_empty() { self.requests.values().filter_map(retry_at).min() } else { Some(now) }
+    }
+
+    fn give_attention(&mut self, files: &Arc<QueueFiles>) {
+        if !self.attention.iter().any(|queue| queue.generation == files.generation) {
+            self.attention.push_back(files.clone());
+        }
+    }
+
+    /// The next pages to ready for a queue, if it has not run far enough ahead.
+    fn prefault_step(&self, files: &QueueFiles) -> Option<PrefaultStep> {
+        let writer_at = files.writer_at.load(Ordering::Relaxed);
+        let from = files.prefaulted_to.load(Ordering::Relaxed).max(writer_at);
+        let until = writer_at.saturating_add(PREFAULT_AHEAD_BYTES);
+        if from >= until {
+            return None;
+        }
+        let start = from - from % files.table.file_bytes();
+        let file = files.table.find(start).or_else(|| {
+            match self.requests.get(&(files.generation, start)).map(|request| &request.state) {
+                Some(State::Ready(file)) => Some(file.clone()),
+                _ => None,
+            }
+        })?;
+        // Whole steps, so that a huge page is not asked for in two halves.
+        let within = from - start;
+        let end = (within + 1).next_multiple_of(PREFAULT_STEP_BYTES).min(file.size());
+        Some(PrefaultStep { file, from: within, len: end - within })
+    }
+}
+
+fn drop_unwanted(counter: &AtomicU64, how: &str, key: Key) {
+    count(counter);
+    log::write(Level::Warn, format_args!("request for the file at {} {how}: dropped", key.1));
+}
+
+fn rank(files: &QueueFiles, start: u64, awaited: bool, ticket: Ticket) -> Rank {
+    Rank { unawaited: !awaited, larger_first: Reverse(files.table.file_bytes()), start, ticket }
+}
+
+struct PrefaultStep {
+    file: Arc<MappedFile>,
+    from: u64,
+    len: u64,
+}
+
+impl PrefaultStep {
+    fn take(self, files: &QueueFiles) -> Result<()> {
+        // Past it in any case: pages that cannot be readied are left to the writer.
+        files.prefaulted_to.store(self.file.start() + self.from + self.len, Ordering::Relaxed);
+        self.file
+            .populate(self.from, self.len)
+            .map_err(|cause| Error::system(files.directory.name(self.file.start()), cause))
+    }
+}

@@ -1,0 +1,373 @@
+//! Appending: space is given away, filled by many threads at once, and published.
+//!
+//! RECORD: see [`crate::place`]; a record is published by one store of its commit word.
+//!
+//! RAW: space in a file is given away by an addition to its counter. The one writer whose addition crosses the end
+//! fills the rest and rolls; those behind it find the counter past the end and go to the next file. Bytes become
+//! committed in the order they were given away, so an append returns after the copies before its own.
+
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Status};
+use crate::mapped_file::MappedFile;
+use crate::options::{Filler, Format};
+use crate::place::{Log, place};
+use crate::queue::{Queue, Span, Words};
+use crate::record::{self, Checksum, Kind, describe, encode_header, frame_bytes, step};
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+
+/// In a RAW file's counter: a claim is open, and everybody else is to keep out.
+pub(crate) const EXCLUSIVE: u64 = 1 << 63;
+/// What RocketMQ's blank needs: a length and a magic number of four bytes each.
+const BLANK_BYTES: u64 = 8;
+const BLANK_MAGIC: u32 = 0xCBD4_3194;
+
+pub(crate) fn raw_position(counter: u64) -> u64 {
+    counter & !EXCLUSIVE
+}
+
+impl Queue {
+    /// Appends one record.
+    #[inline]
+    pub fn append(&self, data: &[u8]) -> Result<Span> {
+        self.append_pieces(data.len(), std::iter::once(data))
+    }
+
+    /// Appends one record made of several parts.
+    pub fn append_parts<'a>(&self, parts: impl Iterator<Item = &'a [u8]> + Clone) -> Result<Span> {
+        let len = total(parts.clone().map(<[u8]>::len)).ok_or_else(|| self.too_large(usize::MAX))?;
+        self.append_pieces(len, parts)
+    }
+
+    /// Appends records next to each other in one file: readers see all of them or none. `each` is told where they are,
+    /// once they are there.
+    pub fn append_batch<'a>(
+        &self,
+        records: impl Iterator<Item = &'a [u8]> + Clone,
+        mut each: impl FnMut(usize, Span),
+    ) -> Result<()> {
+        self.check_writable()?;
+        match self.meta.format {
+            Format::Record => self.append_framed_batch(records, &mut each),
+            Format::Raw => {
+                if records.clone().any(<[u8]>::is_empty) {
+                    return Err(empty_raw_record());
+                }
+                let len = total(records.clone().map(<[u8]>::len)).ok_or_else(|| self.too_large(usize::MAX))?;
+                let count = records.clone().count();
+                let mut offset = self.append_raw(len, count as u64, records.clone())?.offset;
+                for (index, record) in records.enumerate() {
+                    let end = offset + record.len() as u64;
+                    each(index, Span { offset, end });
+                    offset = end;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    #[inline]
+    fn append_pieces<'a>(&self, len: usize, parts: impl Iterator<Item = &'a [u8]>) -> Result<Span> {
+        self.check_writable()?;
+        match self.meta.format {
+            Format::Record => self.append_framed(len, parts),
+            Format::Raw if len == 0 => Err(empty_raw_record()),
+            Format::Raw => self.append_raw(len, 1, parts),
+        }
+    }
+
+    #[inline]
+    fn append_framed<'a>(&self, len: usize, parts: impl Iterator<Item = &'a [u8]>) -> Result<Span> {
+        let frame = frame_bytes(len, self.meta.file_bytes).ok_or_else(|| self.too_large(len))?;
+        let (file, at) = self.place_frame(frame)?;
+        self.fill_frame(file, at, frame, self.now_ms(), parts);
+        self.publish(file, at, frame);
+        let offset = file.start() + at;
+        let end = offset + step(frame);
+        self.published(end);
+        Ok(Span { offset, end })
+    }
+
+    fn append_framed_batch<'a>(
+        &self,
+        records: impl Iterator<Item = &'a [u8]> + Clone,
+        each: &mut impl FnMut(usize, Span),
+    ) -> Result<()> {
+        let too_large = || Error::new(Status::TooLarge, "the batch does not fit in one file");
+        let frame_of = |record: &[u8]| frame_bytes(record.len(), self.meta.file_bytes);
+        let frames = records.clone().map(frame_of);
+        let whole = frames.clone().try_fold(0u64, |sum, frame| sum.checked_add(step(frame?)));
+        let whole = whole.filter(|&sum| sum <= self.meta.file_bytes).ok_or_else(too_large)?;
+
+        let (file, begin) = self.place_frame(whole as u32)?;
+        let now_ms = self.now_ms();
+        let placed = || {
+            records.clone().scan(begin, |next, record| {
+                let (at, frame) = (*next, frame_of(record)?);
+                *next += step(frame);
+                Some((at, frame, record))
+            })
+        };
+        for (at, frame, record) in placed() {
+            self.fill_frame(file, at, frame, now_ms, std::iter::once(record));
+            if at != begin {
+                file.word(at).store(frame.to_le(), Ordering::Relaxed);
+            }
+        }
+        // The first word makes them all visible: until then the walk steps over the whole.
+        let first = placed().next().expect("a batch of at least one record").1;
+        self.publish(file, begin, first);
+        for (index, (at, frame, _)) in placed().enumerate() {
+            let offset = file.start() + at;
+            each(index, Span { offset, end: offset + step(frame) });
+        }
+        self.published(file.start() + begin + whole);
+        Ok(())
+    }
+
+    /// Gives out the next `frame` bytes of the log, claimed.
+    #[inline]
+    pub(crate) fn place_frame(&self, frame: u32) -> Result<(&MappedFile, u64)> {
+        let (words, at) = place(&Appending { queue: self, deadline: Cell::new(None) }, frame)?;
+        Ok((words.file, at))
+    }
+
+    /// Writes everything of a claimed frame but its commit word.
+    #[inline]
+    fn fill_frame<'a>(
+        &self,
+        file: &MappedFile,
+        at: u64,
+        frame: u32,
+        now_ms: u64,
+        parts: impl Iterator<Item = &'a [u8]>,
+    ) {
+        let described = describe(now_ms, Kind::Data);
+        let mut checksum = Checksum::new(self.meta.seed, file.start() + at, frame, described);
+        let mut to = at + record::HEADER_BYTES;
+        for part in parts {
+            checksum.add(part);
+            // SAFETY: the frame was placed by this call and is not published: its bytes are this thread's alone.
+            unsafe { file.write(to, part) };
+            to += part.len() as u64;
+        }
+        // The gap behind the payload is zero already: nothing was ever written past the end of the log.
+        let header = encode_header(checksum.finish(), described);
+        // SAFETY: as above.
+        unsafe { file.write(at + 4, &header) };
+    }
+
+    /// Makes a filled frame visible.
+    #[inline]
+    pub(crate) fn publish(&self, file: &MappedFile, at: u64, frame: u32) {
+        file.word(at).store(frame.to_le(), Ordering::Release);
+    }
+
+    /// Turns a claimed frame into whole padding.
+    pub(crate) fn publish_padding(&self, file: &MappedFile, at: u64, frame: u32) {
+        self.fill_padding(file, at, frame);
+        self.publish(file, at, frame);
+    }
+
+    /// Writes everything of a padding frame but its commit word.
+    pub(crate) fn fill_padding(&self, file: &MappedFile, at: u64, frame: u32) {
+        let described = describe(self.now_ms(), Kind::Padding);
+        let crc = Checksum::new(self.meta.seed, file.start() + at, frame, described).finish();
+        // SAFETY: the frame is claimed by the caller and not published: its header is written by this thread alone.
+        unsafe { file.write(at + 4, &encode_header(crc, described)) };
+    }
+
+    pub(crate) fn too_large(&self, len: usize) -> Error {
+        let most = match (self.meta.format, self.meta.filler) {
+            (Format::Record, _) => self.meta.file_bytes - record::HEADER_BYTES,
+            (Format::Raw, Filler::Zero) => self.meta.file_bytes,
+            (Format::Raw, Filler::RocketMq) => self.meta.file_bytes - BLANK_BYTES,
+        };
+        Error::new(Status::TooLarge, format!("{len} bytes are more than one file takes, which is {most}"))
+    }
+
+    #[inline]
+    fn append_raw<'a>(&self, len: usize, records: u64, parts: impl Iterator<Item = &'a [u8]>) -> Result<Span> {
+        let (file, at) = self.reserve_raw(len, &Cell::new(None))?;
+        let mut to = at;
+        for part in parts {
+            // SAFETY: the range was given to this call alone, and is not committed.
+            unsafe { file.write(to, part) };
+            to += part.len() as u64;
+        }
+        let offset = file.start() + at;
+        self.commit_in_turn(offset, len as u64, records);
+        let end = offset + len as u64;
+        self.published(end);
+        Ok(Span { offset, end })
+    }
+
+    /// A range of `len` bytes in one file, rolling where it does not fit.
+    #[inline]
+    fn reserve_raw(&self, len: usize, deadline: &Cell<Option<Deadline>>) -> Result<(&MappedFile, u64)> {
+        self.check_raw_len(len)?;
+        loop {
+            if let Some(file) = self.raw_file_with_room(deadline)? {
+                let at = self.add_raw(file, len)?;
+                if at + len as u64 <= self.raw_limit() {
+                    return Ok((file, at));
+                }
+                self.fill_raw(file, at);
+            }
+        }
+    }
+
+    pub(crate) fn check_raw_len(&self, len: usize) -> Result<()> {
+        if len as u64 <= self.raw_limit() { Ok(()) } else { Err(self.too_large(len)) }
+    }
+
+    /// Records end at or before this position.
+    #[inline]
+    pub(crate) fn raw_limit(&self) -> u64 {
+        match self.meta.filler {
+            Filler::Zero => self.meta.file_bytes,
+            Filler::RocketMq => self.meta.file_bytes - BLANK_BYTES,
+        }
+    }
+
+    /// The last file, unless nothing can be added to it any more: then there is a new last file, and the caller looks
+    /// again. The counter is looked at before it is added to, so that it never overflows, whoever tries how often.
+    #[inline]
+    pub(crate) fn raw_file_with_room(&self, deadline: &Cell<Option<Deadline>>) -> Result<Option<&MappedFile>> {
+        let last = self.files.table.last();
+        if let Some(file) = last {
+            let counter = file.reserved().load(Ordering::Acquire);
+            if counter & EXCLUSIVE != 0 {
+                return Err(busy());
+            }
+            if counter <= self.raw_limit() {
+                return Ok(Some(file));
+            }
+        }
+        let next = self.next_file(last, deadline_of(self, deadline))?;
+        self.files.table.set_last(next);
+        Ok(None)
+    }
+
+    /// The position this thread was given, which may be too far for `len` bytes to fit. A position at or below the limit
+    /// from which they do not fit is given to one thread only: it fills the file.
+    #[inline]
+    fn add_raw(&self, file: &MappedFile, len: usize) -> Result<u64> {
+        let at = file.reserved().fetch_add(len as u64, Ordering::AcqRel);
+        // An addition beside an open claim is undone by the claim's end, which sets the counter.
+        if at & EXCLUSIVE != 0 { Err(busy()) } else { Ok(at) }
+    }
+
+    /// Fills a file from the position from which its crossing writer did not fit; does nothing for those behind it.
+    fn fill_raw(&self, file: &MappedFile, at: u64) {
+        if at > self.raw_limit() {
+            return;
+        }
+        let rest = file.size() - at;
+        if self.meta.filler == Filler::RocketMq {
+            let mut blank = [0; BLANK_BYTES as usize];
+            blank[..4].copy_from_slice(&(rest as u32).to_be_bytes());
+            blank[4..].copy_from_slice(&BLANK_MAGIC.to_be_bytes());
+            // SAFETY: the range was given to this thread by the addition that crossed the limit, and is not committed.
+            unsafe { file.write(at, &blank) };
+        }
+        // Zeros are there already.
+        self.commit_in_turn(file.start() + at, rest, 0);
+        self.moved.notify();
+    }
+
+    /// Like [`Queue::add_raw`] for a length known not to fit: makes the file full, whoever fills it.
+    pub(crate) fn fill_raw_for(&self, file: &MappedFile, len: usize) -> Result<()> {
+        let at = self.add_raw(file, len)?;
+        if at + len as u64 > self.raw_limit() {
+            self.fill_raw(file, at);
+            return Ok(());
+        }
+        unreachable!("a length that did not fit before cannot fit behind more")
+    }
+
+    /// Waits until everything before `offset` is committed, then commits `len` bytes from there.
+    #[inline]
+    fn commit_in_turn(&self, offset: u64, len: u64, records: u64) {
+        self.wait_turn(offset);
+        self.commit_raw_records(offset + len, records, if records == 0 { 0 } else { len });
+    }
+
+    /// For the writer whose turn it is.
+    #[inline]
+    pub(crate) fn commit_raw_records(&self, end: u64, records: u64, bytes: u64) {
+        // Plain additions: turns come one after the other.
+        let counters = &self.files.counters;
+        counters.appends.store(counters.appends.load(Ordering::Relaxed) + records, Ordering::Relaxed);
+        counters.bytes.store(counters.bytes.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
+        self.commit_raw(end);
+    }
+
+    /// Returns when `committed` is exactly `offset`: all copies before it are done.
+    #[inline]
+    pub(crate) fn wait_turn(&self, offset: u64) {
+        if self.positions.wrote() != offset {
+            self.wait_turn_slowly(offset);
+        }
+    }
+
+    #[cold]
+    fn wait_turn_slowly(&self, offset: u64) {
+        // The writers before this one are copying: a copy takes some ten to some hundred nanoseconds, a sleep and a wake
+        // several thousand. So a sleep is for those that lost their processor, or wait for the disk in a page fault.
+        for _ in 0..200 {
+            std::hint::spin_loop();
+            if self.positions.wrote() == offset {
+                return;
+            }
+        }
+        let look = || Ok((self.positions.wrote() == offset).then_some(()));
+        self.moved.wait(Deadline::never(), look).expect("an endless wait ends well");
+    }
+}
+
+fn total(mut lens: impl Iterator<Item = usize>) -> Option<usize> {
+    lens.try_fold(0usize, usize::checked_add)
+}
+
+#[cold]
+fn empty_raw_record() -> Error {
+    Error::new(Status::Invalid, "len is 0, and a RAW queue has no empty records")
+}
+
+#[cold]
+fn busy() -> Error {
+    Error::new(Status::Busy, "a claim is open, and in RAW it excludes other appends and claims")
+}
+
+/// When the append that began now has to give up; the clock is read at the first wait only.
+fn deadline_of(queue: &Queue, deadline: &Cell<Option<Deadline>>) -> Deadline {
+    let at = deadline.get().unwrap_or_else(|| Deadline::after_ms(queue.append_timeout_ms));
+    deadline.set(Some(at));
+    at
+}
+
+/// One append's view of the log.
+struct Appending<'q> {
+    queue: &'q Queue,
+    deadline: Cell<Option<Deadline>>,
+}
+
+impl<'q> Log for Appending<'q> {
+    type File = Words<'q>;
+    type Error = Error;
+
+    #[inline]
+    fn last(&self) -> Option<Words<'q>> {
+        self.queue.files.table.last().map(|file| Words { queue: self.queue, file })
+    }
+
+    fn next(&self, full: Option<Words<'q>>) -> Result<Words<'q>> {
+        let file = self.queue.next_file(full.map(|words| words.file), deadline_of(self.queue, &self.deadline))?;
+        Ok(Words { queue: self.queue, file })
+    }
+
+    fn advance(&self, next: Words<'q>) {
+        self.queue.files.table.set_last(next.file);
+    }
+}

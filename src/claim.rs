@@ -1,0 +1,247 @@
+//! Claims: memory of the queue for the host to write into, its offset known before its bytes are.
+//!
+//! RECORD: a frame placed as claimed, in the mapping itself. RAW: a private buffer copied at commit; such a claim
+//! reserves nothing and keeps everybody else out, as its offset could not be known otherwise.
+//!
+//! Commit, abort and close each take the claim out of the table of open ones: whoever gets it decides.
+
+use crate::append::{EXCLUSIVE, raw_position};
+use crate::error::{Error, Result, Status};
+use crate::mapped_file::MappedFile;
+use crate::options::Format;
+use crate::queue::{Queue, Span};
+use crate::record::{Checksum, HEADER_BYTES, Kind, describe, encode_header, frame_bytes, step};
+use crate::stats::Stats;
+use parking_lot::Mutex;
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Memory for the caller to fill, until it commits or aborts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Claim {
+    pub ptr: *mut u8,
+    pub len: usize,
+    pub offset: u64,
+    /// Never 0, and never used again in this process.
+    pub id: u64,
+}
+
+/// A claim's place: `at` in `file` its frame (RECORD) or its bytes (RAW).
+struct Open {
+    file: Arc<MappedFile>,
+    at: u64,
+    len: usize,
+    /// RAW: what the host writes into.
+    buffer: Option<Box<[u8]>>,
+    since: Instant,
+}
+
+/// The open claims of a queue, the oldest first.
+#[derive(Default)]
+pub(crate) struct Claims(Mutex<BTreeMap<u64, Open>>);
+
+/// Memory that hosts may still write into although its queue was closed.
+static ORPHANS: Mutex<Option<HashMap<u64, Open>>> = Mutex::new(None);
+
+/// Lets the memory of a claim go whose queue was closed under it.
+pub fn release_orphan(claim: u64) {
+    if let Some(orphans) = &mut *ORPHANS.lock() {
+        orphans.remove(&claim);
+    }
+}
+
+impl Claims {
+    fn insert(&self, open: Open) -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        // Under the lock, so that the table's order is the claims' age.
+        let mut table = self.0.lock();
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        table.insert(id, open);
+        id
+    }
+
+    /// Takes a claim out, if `check` finds nothing wrong with what is to be done to it.
+    fn remove(&self, id: u64, check: impl FnOnce(&Open) -> Result<()>) -> Result<Open> {
+        let mut table = self.0.lock();
+        let Some(open) = table.get(&id) else {
+            return Err(Error::new(Status::Closed, "the claim was committed, aborted or closed already"));
+        };
+        check(open)?;
+        Ok(table.remove(&id).expect("it was there"))
+    }
+
+    pub fn describe(&self, stats: &mut Stats) {
+        let table = self.0.lock();
+        stats.open_claims = table.len() as u64;
+        if let Some((_, oldest)) = table.first_key_value() {
+            stats.oldest_claim_offset = oldest.file.start() + oldest.at;
+            stats.oldest_claim_age_ms = oldest.since.elapsed().as_millis() as u64;
+        }
+    }
+}
+
+impl Queue {
+    /// Gives out `len` bytes at the end of the log.
+    pub fn claim(&self, len: usize) -> Result<Claim> {
+        self.check_writable()?;
+        match self.meta.format {
+            Format::Record => self.claim_frame(len),
+            Format::Raw => self.claim_raw(len),
+        }
+    }
+
+    /// Makes the first `len` bytes of a claim a record. A `len` that cannot be leaves the claim open.
+    pub fn commit(&self, claim: u64, len: usize) -> Result<Span> {
+        let open = self.claims.remove(claim, |open| self.check_commit(open, len))?;
+        Ok(match self.meta.format {
+            Format::Record => self.commit_frame(&open, len),
+            Format::Raw => self.commit_raw_claim(&open, len),
+        })
+    }
+
+    /// Gives a claim up: its place becomes padding (RECORD), or is as if it had never been (RAW).
+    pub fn abort(&self, claim: u64) -> Result<()> {
+        let open = self.claims.remove(claim, |_| Ok(()))?;
+        self.undo(&open);
+        Ok(())
+    }
+
+    /// Close: what is open becomes padding. Its memory stays until the host says commit or abort, and is told CLOSED.
+    pub(crate) fn end_claims(&self) {
+        let ended = std::mem::take(&mut *self.claims.0.lock());
+        for open in ended.values() {
+            self.undo(open);
+        }
+        if !ended.is_empty() {
+            ORPHANS.lock().get_or_insert_default().extend(ended);
+        }
+    }
+
+    fn undo(&self, open: &Open) {
+        match self.meta.format {
+            Format::Record => {
+                let frame = frame_of(open.len);
+                self.publish_padding(&open.file, open.at, frame);
+                self.published(open.file.start() + open.at + step(frame));
+            }
+            Format::Raw => open.file.reserved().store(open.at, Ordering::Release),
+        }
+    }
+
+    fn check_commit(&self, open: &Open, len: usize) -> Result<()> {
+        let invalid = |message: String| Err(Error::new(Status::Invalid, message));
+        if len > open.len {
+            return invalid(format!("len {len} is more than the {} bytes claimed", open.len));
+        }
+        match self.meta.format {
+            Format::Raw if len == 0 => invalid("len is 0, and a RAW queue has no empty records: abort instead".into()),
+            Format::Raw => self.check_writable(),
+            Format::Record => match step(frame_of(open.len)) - step(frame_of(len)) {
+                1..HEADER_BYTES => invalid(format!(
+                    "len {len} of {} leaves fewer than 16 bytes, too few for the padding that would have to follow",
+                    open.len
+                )),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    fn claim_frame(&self, len: usize) -> Result<Claim> {
+        let frame = frame_bytes(len, self.meta.file_bytes).ok_or_else(|| self.too_large(len))?;
+        let (file, at) = self.place_frame(frame)?;
+        let offset = file.start() + at;
+        let ptr = file.at_mut(at + HEADER_BYTES, len);
+        let file = self.files.table.find(offset).expect("a placed frame's file");
+        let id = self.claims.insert(Open { file, at, len, buffer: None, since: Instant::now() });
+        self.published(offset); // nothing is readable yet, but a roll may have to be followed up
+        Ok(Claim { ptr, len, offset, id })
+    }
+
+    fn commit_frame(&self, open: &Open, len: usize) -> Span {
+        let (file, at) = (&*open.file, open.at);
+        let (claimed, frame) = (frame_of(open.len), frame_of(len));
+        let rest = step(claimed) - step(frame);
+        if rest > 0 {
+            let behind = at + step(frame);
+            self.fill_padding(file, behind, rest as u32);
+            file.word(behind).store((rest as u32).to_le(), Ordering::Relaxed);
+        }
+        // The host may have written where the gap behind the shorter payload is.
+        // SAFETY: the frame was claimed and is not published; its taker out of the table is the only one to touch it.
+        unsafe { file.zero(at + u64::from(frame), (step(frame) - u64::from(frame)) as usize) };
+        let described = describe(self.now_ms(), Kind::Data);
+        let mut checksum = Checksum::new(self.meta.seed, file.start() + at, frame, described);
+        file.read_pieces(at + HEADER_BYTES, len, |piece| checksum.add(piece));
+        // SAFETY: as above.
+        unsafe { file.write(at + 4, &encode_header(checksum.finish(), described)) };
+        self.publish(file, at, frame);
+        let span = Span { offset: file.start() + at, end: file.start() + at + step(frame) };
+        self.published(span.end);
+        span
+    }
+
+    fn claim_raw(&self, len: usize) -> Result<Claim> {
+        if len == 0 {
+            return Err(Error::new(Status::Invalid, "len is 0, and a RAW queue has no empty records"));
+        }
+        self.check_raw_len(len)?;
+        let buffer = zeroed(len)?;
+        let deadline = Cell::new(None);
+        let (file, at) = loop {
+            let Some(file) = self.raw_file_with_room(&deadline)? else { continue };
+            let counter = raw_position(file.reserved().load(Ordering::Acquire));
+            if counter + len as u64 > self.raw_limit() {
+                if counter <= self.raw_limit() {
+                    self.fill_raw_for(file, len)?;
+                }
+                continue;
+            }
+            let excluding = counter | EXCLUSIVE;
+            if file.reserved().compare_exchange(counter, excluding, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                break (file, counter);
+            }
+        };
+        let offset = file.start() + at;
+        self.wait_turn(offset); // for the appends that were given space before
+        let mut open = Open {
+            file: self.files.table.find(offset).expect("the last file is in the table"),
+            at,
+            len,
+            buffer: Some(buffer),
+            since: Instant::now(),
+        };
+        let ptr = open.buffer.as_mut().expect("just set").as_mut_ptr();
+        let id = self.claims.insert(open);
+        self.published(offset);
+        Ok(Claim { ptr, len, offset, id })
+    }
+
+    fn commit_raw_claim(&self, open: &Open, len: usize) -> Span {
+        let buffer = open.buffer.as_ref().expect("a RAW claim has a buffer");
+        let end = open.at + len as u64;
+        // SAFETY: the claim excludes every other writer until the counter is set below, and nothing from `at` on is
+        // committed.
+        unsafe { open.file.write(open.at, &buffer[..len]) };
+        let span = Span { offset: open.file.start() + open.at, end: open.file.start() + end };
+        self.commit_raw_records(span.end, 1, len as u64);
+        open.file.reserved().store(end, Ordering::Release);
+        self.published(span.end);
+        span
+    }
+}
+
+/// Of a payload that was claimed, so it is known to fit.
+fn frame_of(len: usize) -> u32 {
+    len as u32 + HEADER_BYTES as u32
+}
+
+fn zeroed(len: usize) -> Result<Box<[u8]>> {
+    let mut buffer = Vec::new();
+    let reserved = buffer.try_reserve_exact(len);
+    reserved.map_err(|_| Error::new(Status::NoMemory, format!("no memory for a claim of {len} bytes")))?;
+    buffer.resize(len, 0);
+    Ok(buffer.into_boxed_slice())
+}

@@ -1,0 +1,60 @@
+//! libmfq: a queue of memory-mapped files for any host.
+//!
+//! Fixed-size files named by the offset of their first byte, an allocation thread that has the next two ready, appends
+//! that cost little more than the copy of their bytes. The interface for hosts is C (`include/mfq.h`, [`capi`]); this
+//! crate's own types are what it stands on.
+//!
+//! Layers, each using only those below it:
+//!
+//! | module | question it answers |
+//! |---|---|
+//! | `capi` | how C calls in, and gets its answers |
+//! | `append` `claim` `reader` `flush` `recovery` | what can be done with a log |
+//! | `queue` | what an open queue is, and how it goes from one file to the next |
+//! | `place` `record` | how writers share the end of the log; the bytes of one record |
+//! | `allocate` `runtime` | who makes files, in which order; what the process has once |
+//! | `queue_files` `file_table` `positions` | one queue's files; which holds an offset; how far they are written |
+//! | `directory` `meta` `checkpoint` `tail` `sealed` | names, the lock, the small files in `.mfq` |
+//! | `mapped_file` | one file: its mapping and who holds it |
+//! | `os` | every system call |
+//! | `error` `options` `stats` `deadline` `event` `log` | used by all |
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
+compile_error!("libmfq is for Linux on 64-bit little-endian machines: its mappings, locks and offsets depend on it");
+
+mod allocate;
+mod append;
+mod checkpoint;
+mod claim;
+mod deadline;
+mod directory;
+mod error;
+mod event;
+mod file_table;
+mod flush;
+pub mod log;
+mod mapped_file;
+mod meta;
+mod options;
+pub mod os;
+mod place;
+mod positions;
+mod queue;
+mod queue_files;
+mod reader;
+mod record;
+mod recovery;
+mod runtime;
+mod sealed;
+mod stats;
+mod tail;
+
+pub use claim::{Claim, release_orphan};
+pub use deadline::Deadline;
+pub use error::{Error, Result, Status};
+pub use mapped_file::MappedFile;
+pub use options::{Filler, Format, Options};
+pub use positions::{FilePositions, Positions};
+pub use queue::{Offsets, Queue, Span, Which};
+pub use reader::{ReadOutcome, Reader, View};
+pub use stats::{CREATION_BUCKETS, Stats};

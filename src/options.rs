@@ -1,0 +1,115 @@
+//! What a host chooses when it opens a queue.
+
+use crate::error::{Error, Result, Status};
+
+/// How bytes lie in the files. Chosen when the queue is created.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u32)]
+pub enum Format {
+    /// Framed, checked, self-recovering.
+    #[default]
+    Record = 0,
+    /// The host's bytes and nothing else.
+    Raw = 1,
+}
+
+/// What fills the rest of a RAW file that the next record does not fit in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u32)]
+pub enum Filler {
+    #[default]
+    Zero = 0,
+    /// RocketMQ's blank: big-endian length of the rest, then 0xCBD43194. A record fits only where 8 bytes for a blank
+    /// would be left behind it.
+    RocketMq = 1,
+}
+
+/// Zero means the default everywhere, as in the C interface.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Bytes of each file: a multiple of the page size, at most 2 GiB less a page. 0: 64 MiB for a new queue, what it
+    /// has for an old one.
+    pub file_size: u64,
+    /// Of a new queue; rounded down to a multiple of the file size.
+    pub start_offset: u64,
+    pub format: Format,
+    pub filler: Filler,
+    /// How long an append may wait for a file. 0: 5,000; < 0: for ever.
+    pub append_timeout_ms: i32,
+    /// Files kept ready ahead of the writer. 0: 2.
+    pub files_ahead: u32,
+    /// Of files, whatever the umask. 0: 0600.
+    pub permissions: u32,
+    /// Fail where there is no queue yet.
+    pub existing: bool,
+    pub read_only: bool,
+    /// An append never waits for a file: `Timeout` at once.
+    pub no_wait: bool,
+}
+
+const DEFAULT_FILE_BYTES: u64 = 64 << 20;
+const MOST_FILE_BYTES: u64 = 2 << 30; // less a page: a Java view is an `int` long
+const MOST_FILES_AHEAD: u32 = 64;
+/// Offsets end here, so that they fit a signed 64-bit number in every host.
+pub(crate) const MOST_OFFSET: u64 = i64::MAX as u64;
+
+impl Options {
+    /// Refuses what makes no sense whatever the directory holds.
+    pub(crate) fn check(&self, page_bytes: u64) -> Result<()> {
+        let invalid = |message: String| Err(Error::new(Status::Invalid, message));
+        if !self.file_size.is_multiple_of(page_bytes) {
+            return invalid(format!("file_size {} is not a multiple of the page size {page_bytes}", self.file_size));
+        }
+        if self.file_size > MOST_FILE_BYTES - page_bytes {
+            let most = MOST_FILE_BYTES - page_bytes;
+            return invalid(format!("file_size {} is more than {most} (2 GiB less a page)", self.file_size));
+        }
+        if self.start_offset > MOST_OFFSET {
+            return invalid(format!("start_offset {} is more than {MOST_OFFSET}", self.start_offset));
+        }
+        if self.filler != Filler::Zero && self.format != Format::Raw {
+            return invalid("filler is set but format is RECORD, which has no filler".into());
+        }
+        if self.files_ahead > MOST_FILES_AHEAD {
+            return invalid(format!("files_ahead {} is more than {MOST_FILES_AHEAD}", self.files_ahead));
+        }
+        // A RocketMQ broker recovers from the third-last file on: more empty ones would hide the last with data.
+        if self.filler == Filler::RocketMq && self.files_ahead > 2 {
+            return invalid(format!(
+                "files_ahead {} is more than 2, which RocketMQ's recovery allows",
+                self.files_ahead
+            ));
+        }
+        if self.permissions & !0o777 != 0 || (self.permissions != 0 && self.permissions & 0o600 != 0o600) {
+            return invalid(format!("permissions {:04o} are not 06xx: the owner reads and writes", self.permissions));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn new_file_bytes(&self) -> u64 {
+        if self.file_size == 0 { DEFAULT_FILE_BYTES } else { self.file_size }
+    }
+
+    pub(crate) fn file_permissions(&self) -> u32 {
+        if self.permissions == 0 { 0o600 } else { self.permissions }
+    }
+
+    /// Whoever may read a file may also enter its directory.
+    pub(crate) fn directory_permissions(&self) -> u32 {
+        let files = self.file_permissions();
+        files | (files & 0o444) >> 2
+    }
+
+    /// In `timeout_ms` form.
+    pub(crate) fn append_timeout_ms(&self) -> i32 {
+        match self {
+            Options { no_wait: true, .. } => 0,
+            Options { append_timeout_ms: 0, .. } => 5_000, // RocketMQ's limit
+            Options { append_timeout_ms, .. } => *append_timeout_ms,
+        }
+    }
+
+    pub(crate) fn files_ahead(&self) -> u32 {
+        if self.files_ahead == 0 { 2 } else { self.files_ahead }
+    }
+}

@@ -1,0 +1,239 @@
+//! The boundary's test side: passes every call on, but makes chosen ones fail, panic or hang.
+
+use super::{Advice, Lock, MmapRaw, Open, Os, Stat};
+use parking_lot::{Condvar, Mutex};
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A kind of call, as faults are aimed at it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Call {
+    Open,
+    MakeDirectory,
+    Stat,
+    List,
+    Rename,
+    Unlink,
+    Lock,
+    Allocate,
+    ReadAt,
+    WriteAt,
+    SyncDirectory,
+    SyncData,
+    Map,
+    Advise,
+    SyncRange,
+    BootId,
+    MountId,
+    Random,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// The call returns this errno.
+    Errno(i32),
+    /// The call panics, as a bug in the library would.
+    Panic,
+    /// The call blocks until `FaultyOs::heal`, then goes through.
+    Hang,
+}
+
+#[derive(Default)]
+struct Plan {
+    made: HashMap<Call, u64>,
+    /// Ordinals from 1; the last ordinal of the range is not included.
+    faults: Vec<(Call, std::ops::Range<u64>, Fault)>,
+    hanging: usize,
+}
+
+/// Wraps another `Os`. Clones of the `Arc` it sits in see one plan.
+pub struct FaultyOs {
+    inner: Arc<dyn Os>,
+    plan: Mutex<Plan>,
+    changed: Condvar,
+    boot_id: Mutex<Option<[u8; 16]>>,
+}
+
+impl FaultyOs {
+    pub fn new(inner: Arc<dyn Os>) -> Arc<FaultyOs> {
+        let (plan, changed, boot_id) = (Mutex::default(), Condvar::new(), Mutex::new(None));
+        Arc::new(FaultyOs { inner, plan, changed, boot_id })
+    }
+
+    /// The `nth` call of this kind from now on fails (1 is the next), and no other.
+    pub fn fail_nth(&self, call: Call, nth: u64, fault: Fault) {
+        let mut plan = self.plan.lock();
+        let at = plan.made.get(&call).copied().unwrap_or(0) + nth;
+        plan.faults.push((call, at..at + 1, fault));
+    }
+
+    /// Every call of this kind from now on fails, until `heal`.
+    pub fn fail_all(&self, call: Call, fault: Fault) {
+        let mut plan = self.plan.lock();
+        let at = plan.made.get(&call).copied().unwrap_or(0) + 1;
+        plan.faults.push((call, at..u64::MAX, fault));
+    }
+
+    /// Forgets all faults and lets hanging calls go.
+    pub fn heal(&self) {
+        self.plan.lock().faults.clear();
+        self.changed.notify_all();
+    }
+
+    /// How many calls of this kind were made.
+    pub fn count(&self, call: Call) -> u64 {
+        self.plan.lock().made.get(&call).copied().unwrap_or(0)
+    }
+
+    /// Blocks until so many calls hang at once.
+    pub fn wait_hanging(&self, calls: usize) {
+        let mut plan = self.plan.lock();
+        while plan.hanging < calls {
+            self.changed.wait(&mut plan);
+        }
+    }
+
+    /// What `boot_id` answers from now on: another one stands for a reboot.
+    pub fn set_boot_id(&self, id: [u8; 16]) {
+        *self.boot_id.lock() = Some(id);
+    }
+
+    fn enter(&self, call: Call) -> io::Result<()> {
+        let mut plan = self.plan.lock();
+        let made = plan.made.entry(call).or_insert(0);
+        *made += 1;
+        let ordinal = *made;
+        let aimed = |plan: &Plan| {
+            plan.faults.iter().find(|(c, at, _)| *c == call && at.contains(&ordinal)).map(|(_, _, fault)| *fault)
+        };
+        match aimed(&plan) {
+            None => Ok(()),
+            Some(Fault::Errno(errno)) => Err(io::Error::from_raw_os_error(errno)),
+            Some(Fault::Panic) => {
+                drop(plan);
+                panic!("injected into {call:?} number {ordinal}")
+            }
+            Some(Fault::Hang) => {
+                plan.hanging += 1;
+                self.changed.notify_all();
+                while aimed(&plan) == Some(Fault::Hang) {
+                    self.changed.wait(&mut plan);
+                }
+                plan.hanging -= 1;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Os for FaultyOs {
+    fn open(&self, dir: Option<BorrowedFd<'_>>, path: &Path, how: Open) -> io::Result<OwnedFd> {
+        self.enter(Call::Open)?;
+        self.inner.open(dir, path, how)
+    }
+
+    fn make_directory(&self, dir: Option<BorrowedFd<'_>>, path: &Path, permissions: u32) -> io::Result<()> {
+        self.enter(Call::MakeDirectory)?;
+        self.inner.make_directory(dir, path, permissions)
+    }
+
+    fn stat(&self, dir: Option<BorrowedFd<'_>>, path: &Path) -> io::Result<Stat> {
+        self.enter(Call::Stat)?;
+        self.inner.stat(dir, path)
+    }
+
+    fn list(&self, dir: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
+        self.enter(Call::List)?;
+        self.inner.list(dir)
+    }
+
+    fn rename(&self, from: (BorrowedFd<'_>, &Path), to: (BorrowedFd<'_>, &Path)) -> io::Result<()> {
+        self.enter(Call::Rename)?;
+        self.inner.rename(from, to)
+    }
+
+    fn rename_new(&self, from: (BorrowedFd<'_>, &Path), to: (BorrowedFd<'_>, &Path)) -> io::Result<()> {
+        self.enter(Call::Rename)?;
+        self.inner.rename_new(from, to)
+    }
+
+    fn unlink(&self, dir: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+        self.enter(Call::Unlink)?;
+        self.inner.unlink(dir, path)
+    }
+
+    fn lock(&self, fd: BorrowedFd<'_>, how: Lock) -> io::Result<()> {
+        self.enter(Call::Lock)?;
+        self.inner.lock(fd, how)
+    }
+
+    fn allocate(&self, fd: BorrowedFd<'_>, len: u64) -> io::Result<()> {
+        self.enter(Call::Allocate)?;
+        self.inner.allocate(fd, len)
+    }
+
+    fn read_at(&self, fd: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.enter(Call::ReadAt)?;
+        self.inner.read_at(fd, buf, offset)
+    }
+
+    fn write_at(&self, fd: BorrowedFd<'_>, buf: &[u8], offset: u64) -> io::Result<usize> {
+        self.enter(Call::WriteAt)?;
+        self.inner.write_at(fd, buf, offset)
+    }
+
+    fn sync_directory(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
+        self.enter(Call::SyncDirectory)?;
+        self.inner.sync_directory(dir)
+    }
+
+    fn sync_data(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.enter(Call::SyncData)?;
+        self.inner.sync_data(fd)
+    }
+
+    fn map(&self, fd: BorrowedFd<'_>, len: usize, writable: bool) -> io::Result<MmapRaw> {
+        self.enter(Call::Map)?;
+        self.inner.map(fd, len, writable)
+    }
+
+    fn advise(&self, map: &MmapRaw, advice: Advice, offset: usize, len: usize) -> io::Result<()> {
+        self.enter(Call::Advise)?;
+        self.inner.advise(map, advice, offset, len)
+    }
+
+    fn sync_range(&self, map: &MmapRaw, offset: usize, len: usize) -> io::Result<()> {
+        self.enter(Call::SyncRange)?;
+        self.inner.sync_range(map, offset, len)
+    }
+
+    fn page_size(&self) -> usize {
+        self.inner.page_size()
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.inner.now_ms()
+    }
+
+    fn boot_id(&self) -> io::Result<[u8; 16]> {
+        self.enter(Call::BootId)?;
+        match *self.boot_id.lock() {
+            Some(id) => Ok(id),
+            None => self.inner.boot_id(),
+        }
+    }
+
+    fn mount_id(&self, fd: BorrowedFd<'_>) -> io::Result<u64> {
+        self.enter(Call::MountId)?;
+        self.inner.mount_id(fd)
+    }
+
+    fn random(&self) -> io::Result<u64> {
+        self.enter(Call::Random)?;
+        self.inner.random()
+    }
+}

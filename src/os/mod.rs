@@ -1,0 +1,97 @@
+//! The system-call boundary: every call the library makes on files, memory and clocks is a method here.
+//!
+//! One trait from the first day, because fault injection, crash enumeration and simulation stand on it.
+
+mod barrier;
+mod faults;
+mod linux;
+mod threads;
+
+pub use barrier::{heavy_barrier, light_barrier};
+pub use faults::{Call, Fault, FaultyOs};
+pub use linux::native;
+pub(crate) use threads::spawn;
+
+pub use memmap2::{Advice, MmapRaw};
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// How a file is opened. Always close-on-exec, and a symbolic link in the last component is never followed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Open {
+    Directory,
+    Read,
+    ReadWrite,
+    /// Read and write; the file must not exist yet.
+    CreateNew {
+        permissions: u32,
+    },
+    /// Read and write; created if it is not there.
+    Create {
+        permissions: u32,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    File,
+    Directory,
+    Symlink,
+    Other,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stat {
+    pub kind: Kind,
+    pub len: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lock {
+    Shared,
+    Exclusive,
+}
+
+/// Paths are relative to `dir`, or to the working directory where `dir` is `None`. Errors are the system's own.
+pub trait Os: Send + Sync {
+    fn open(&self, dir: Option<BorrowedFd<'_>>, path: &Path, how: Open) -> io::Result<OwnedFd>;
+    fn make_directory(&self, dir: Option<BorrowedFd<'_>>, path: &Path, permissions: u32) -> io::Result<()>;
+    /// The last component is not followed.
+    fn stat(&self, dir: Option<BorrowedFd<'_>>, path: &Path) -> io::Result<Stat>;
+    /// The names in a directory, without `.` and `..`, in no order.
+    fn list(&self, dir: BorrowedFd<'_>) -> io::Result<Vec<OsString>>;
+    /// Replaces `to` if it exists.
+    fn rename(&self, from: (BorrowedFd<'_>, &Path), to: (BorrowedFd<'_>, &Path)) -> io::Result<()>;
+    /// EEXIST if `to` exists.
+    fn rename_new(&self, from: (BorrowedFd<'_>, &Path), to: (BorrowedFd<'_>, &Path)) -> io::Result<()>;
+    fn unlink(&self, dir: BorrowedFd<'_>, path: &Path) -> io::Result<()>;
+    /// An open-file-description lock (fcntl(2)): not waited for, EAGAIN if another description holds it, gone with
+    /// the last copy of `fd`.
+    fn lock(&self, fd: BorrowedFd<'_>, how: Lock) -> io::Result<()>;
+
+    /// Reserves blocks for `[0, len)` and sets the length. The raw call: the C library's wrapper writes zeros where
+    /// the file system cannot reserve, slowly and racing with other writers (posix_fallocate(3), BUGS).
+    fn allocate(&self, fd: BorrowedFd<'_>, len: u64) -> io::Result<()>;
+    fn read_at(&self, fd: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    fn write_at(&self, fd: BorrowedFd<'_>, buf: &[u8], offset: u64) -> io::Result<usize>;
+    /// fsync for a directory, fdatasync for a file.
+    fn sync_directory(&self, dir: BorrowedFd<'_>) -> io::Result<()>;
+    fn sync_data(&self, fd: BorrowedFd<'_>) -> io::Result<()>;
+
+    /// Maps `[0, len)` shared.
+    fn map(&self, fd: BorrowedFd<'_>, len: usize, writable: bool) -> io::Result<MmapRaw>;
+    fn advise(&self, map: &MmapRaw, advice: Advice, offset: usize, len: usize) -> io::Result<()>;
+    /// Synchronous msync of the pages that `[offset, offset + len)` touches.
+    fn sync_range(&self, map: &MmapRaw, offset: usize, len: usize) -> io::Result<()>;
+
+    fn page_size(&self) -> usize;
+    /// Milliseconds since 1970, as fresh as the kernel's tick: the precise clock costs five times as much.
+    fn now_ms(&self) -> u64;
+    /// Different after each boot of the kernel.
+    fn boot_id(&self) -> io::Result<[u8; 16]>;
+    /// Different after each mount; see `linux.rs` for kernels that cannot promise this.
+    fn mount_id(&self, fd: BorrowedFd<'_>) -> io::Result<u64>;
+    fn random(&self) -> io::Result<u64>;
+}

@@ -1,0 +1,68 @@
+//! How far the queue is written, committed and flushed.
+
+use crate::mapped_file::MappedFile;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Each only grows. Kept apart from the queue, so that a held file still answers after the queue is closed.
+///
+/// In MMAP mode what is written is committed: one number is both.
+pub struct Positions {
+    wrote: AtomicU64,
+    flushed: AtomicU64,
+}
+
+/// A file's positions, in bytes from its start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FilePositions {
+    pub wrote: u64,
+    pub committed: u64,
+    pub flushed: u64,
+}
+
+impl Positions {
+    pub(crate) fn new(wrote: u64, flushed: u64) -> Positions {
+        Positions { wrote: AtomicU64::new(wrote), flushed: AtomicU64::new(flushed) }
+    }
+
+    /// Everything below is complete, without a hole.
+    #[inline]
+    pub fn wrote(&self) -> u64 {
+        self.wrote.load(Ordering::Acquire)
+    }
+
+    /// Everything below can be read.
+    #[inline]
+    pub fn committed(&self) -> u64 {
+        self.wrote()
+    }
+
+    /// Everything below is on stable storage.
+    pub fn flushed(&self) -> u64 {
+        self.flushed.load(Ordering::Acquire)
+    }
+
+    /// For the only thread that may move it at this moment (RAW: the one whose turn it is).
+    #[inline]
+    pub(crate) fn set_wrote(&self, to: u64) {
+        self.wrote.store(to, Ordering::Release);
+    }
+
+    /// Moves it from `from`, unless somebody else already has.
+    pub(crate) fn try_advance_wrote(&self, from: u64, to: u64) -> bool {
+        self.wrote.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    pub(crate) fn advance_flushed(&self, to: u64) {
+        self.flushed.fetch_max(to, Ordering::AcqRel);
+    }
+
+    /// The same, cut to a file's range.
+    pub fn within(&self, file: &MappedFile) -> FilePositions {
+        let cut = |offset: u64| offset.clamp(file.start(), file.end()) - file.start();
+        // Read in this order, a position that moves meanwhile cannot be seen past the one before it.
+        let flushed = cut(self.flushed());
+        let committed = cut(self.committed());
+        let wrote = cut(self.wrote());
+        FilePositions { wrote, committed, flushed }
+    }
+}

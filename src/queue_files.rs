@@ -1,0 +1,94 @@
+//! One queue's files as the allocation service sees them: where they are made, which there are, how far they are
+//! prepared.
+
+use crate::directory::Directory;
+use crate::error::{Error, Result};
+use crate::file_table::FileTable;
+use crate::mapped_file::MappedFile;
+use crate::stats::Counters;
+use parking_lot::Condvar;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Below this size a file has no huge page to gain.
+const HUGE_PAGE_BYTES: u64 = 2 << 20;
+
+pub(crate) struct QueueFiles {
+    /// Different for each open: requests of a queue closed and opened again are not mistaken for one another.
+    pub generation: u64,
+    pub directory: Directory,
+    pub table: FileTable,
+    pub counters: Counters,
+    /// Where the writer was when it last asked for attention.
+    pub writer_at: AtomicU64,
+    pub prefaulted_to: AtomicU64,
+    /// The queue is closing: no file is handed out any more.
+    closed: AtomicBool,
+    /// Something about this queue's requests changed; goes with the service's table.
+    pub changed: Condvar,
+}
+
+/// A new file, and the descriptor its first sync needs.
+pub(crate) struct Created {
+    pub file: Arc<MappedFile>,
+    pub fd: OwnedFd,
+}
+
+impl QueueFiles {
+    pub fn new(directory: Directory, table: FileTable, writer_at: u64) -> QueueFiles {
+        static GENERATION: AtomicU64 = AtomicU64::new(1);
+        QueueFiles {
+            generation: GENERATION.fetch_add(1, Ordering::Relaxed),
+            directory,
+            table,
+            counters: Counters::default(),
+            writer_at: AtomicU64::new(writer_at),
+            prefaulted_to: AtomicU64::new(writer_at),
+            closed: AtomicBool::new(false),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub fn set_closed(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Makes the file at `start`: under a temporary name, blocks reserved, mapped, renamed. Nothing can fail once it has
+    /// its name, and `wanted` is asked right before, so that a file withdrawn meanwhile never gets one.
+    pub fn create(&self, start: u64, wanted: impl Fn() -> bool) -> Result<Created> {
+        let len = self.table.file_bytes();
+        let fd = self.directory.create_temporary(start, len)?;
+        let map = self.directory.map(fd.as_fd(), start, len, true).inspect_err(|_| {
+            self.directory.remove_temporary(start);
+        })?;
+        if !wanted() {
+            self.directory.remove_temporary(start);
+            return Err(Error::closed());
+        }
+        self.directory.publish_temporary(start)?;
+        let file = Arc::new(MappedFile::new(self.directory.os.clone(), start, map));
+        if len >= HUGE_PAGE_BYTES {
+            file.prefer_huge_pages();
+        }
+        Ok(Created { file, fd })
+    }
+
+    /// Makes a new file's blocks and its name durable.
+    pub fn make_durable(&self, created: &Created) -> Result<()> {
+        if created.file.entry_durable() {
+            return Ok(());
+        }
+        let synced = self.directory.os.sync_data(created.fd.as_fd());
+        synced.map_err(|cause| {
+            Error::system(format_args!("{}: syncing", self.directory.name(created.file.start())), cause)
+        })?;
+        self.directory.sync()?;
+        created.file.set_entry_durable();
+        Ok(())
+    }
+}

@@ -1,0 +1,314 @@
+//! Opening: a directory becomes a queue again, whatever state it was left in.
+//!
+//! After a clean close the checkpoint tells the end and nothing is read. After the death of the process the page cache
+//! still holds every store: RECORD is walked from the checkpoint on, over whole frames and over claims that were never
+//! finished; RAW's end is in the tail page. After a power cut (another boot, or another mount) pages are of different
+//! ages: RECORD is cut at the first frame that is not whole, RAW behind the last byte that is not zero.
+//!
+//! Nothing is changed before everything has been found in order.
+
+use crate::checkpoint::Checkpoint;
+use crate::directory::{Directory, Listed};
+use crate::error::{Error, Result, Status};
+use crate::file_table::FileTable;
+use crate::log::{self, Level};
+use crate::mapped_file::MappedFile;
+use crate::meta::Meta;
+use crate::options::{Format, MOST_OFFSET, Options};
+use crate::os::{Os, heavy_barrier};
+use crate::queue::{Queue, Recovered, read_header};
+use crate::queue_files::QueueFiles;
+use crate::record::{CLAIMED, Checksum, HEADER_BYTES, Kind, describe, encode_header, step};
+use crate::tail::{Place, Tail};
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What was found out about a queue's end, before anything is changed.
+struct End {
+    offset: u64,
+    /// Claimed frames below it that nobody finished: the file's start, the position, the claimed length.
+    unfinished: Vec<(u64, u64, u32)>,
+    /// Bytes may lie behind it.
+    dirty: bool,
+}
+
+impl End {
+    fn at(offset: u64, dirty: bool) -> End {
+        End { offset, unfinished: Vec::new(), dirty }
+    }
+}
+
+impl Queue {
+    /// Opens the queue in the directory `path`, or creates it there.
+    pub fn open(os: Arc<dyn Os>, path: &Path, options: &Options) -> Result<Queue> {
+        heavy_barrier(); // registers the cheap barriers before the first append needs one
+        let page_bytes = os.page_size() as u64;
+        options.check(page_bytes)?;
+        let directory = Directory::open(os, path, options)?;
+        let listed = directory.list()?;
+        match directory.read_meta()? {
+            Some(meta) => open_existing(directory, meta, listed, options),
+            None => match listed.first() {
+                Some(file) => {
+                    let message = format!("{}: there is no meta file to explain it", directory.name(file.start));
+                    Err(Error::new(Status::Corrupt, message))
+                }
+                None if options.read_only || options.existing => {
+                    let message = format!("{}: there is no queue in it", directory.path.display());
+                    Err(Error::new(Status::NotFound, message))
+                }
+                None => create(directory, options),
+            },
+        }
+    }
+}
+
+fn create(directory: Directory, options: &Options) -> Result<Queue> {
+    let file_bytes = options.new_file_bytes();
+    let first_offset = options.start_offset - options.start_offset % file_bytes;
+    let os = directory.os.clone();
+    let seed = os.random().map_err(|cause| Error::system("a random seed", cause))?;
+    let (format, filler) = (options.format, options.filler);
+    let meta = Meta { format, filler, file_bytes, seed, created_ms: os.now_ms() };
+    let checkpoint = Checkpoint { epoch: 1, durable: first_offset, first: first_offset, clean: false };
+    directory.create_checkpoint(&checkpoint)?;
+    let place = directory.place()?;
+    let tail = replace_tail(&directory, place, first_offset)?;
+    directory.write_meta(&meta)?;
+    let table = FileTable::new(file_bytes, VecDeque::new());
+    let files = QueueFiles::new(directory, table, first_offset);
+    Queue::assemble(Recovered { files, meta, first_offset, end: first_offset, checkpoint, tail: Some(tail) }, options)
+}
+
+fn open_existing(directory: Directory, meta: Meta, mut listed: Vec<Listed>, options: &Options) -> Result<Queue> {
+    check_same(&directory, &meta, options)?;
+    let checkpoint = directory.read_checkpoint()?;
+    let empty_last = listed.pop_if(|last| last.len == 0);
+    check_files(&directory, &meta, &checkpoint, &listed)?;
+    let writable = !options.read_only;
+    let files = listed.iter().map(|file| map_file(&directory, file, writable)).collect::<Result<VecDeque<_>>>()?;
+
+    let place = directory.place()?;
+    let tail = directory.read_tail()?;
+    let same_page_cache = tail.is_some_and(|(left_at, _)| left_at == place);
+    let end = match meta.format {
+        _ if checkpoint.clean => End::at(checkpoint.durable, false),
+        Format::Record => walk(&directory, &meta, &checkpoint, &files, same_page_cache)?,
+        Format::Raw if same_page_cache => End::at(tail.map_or(0, |(_, committed)| committed), true),
+        Format::Raw => End::at(last_byte(&files, &checkpoint), true),
+    };
+    check_end(&directory, &checkpoint, &files, end.offset)?;
+
+    let first_offset = checkpoint.first;
+    if options.read_only {
+        let table = FileTable::new(meta.file_bytes, files);
+        let files = QueueFiles::new(directory, table, end.offset);
+        let recovered = Recovered { files, meta, first_offset, end: end.offset, checkpoint, tail: None };
+        return Queue::assemble(recovered, options);
+    }
+    if !checkpoint.clean {
+        let path = directory.path.display();
+        log::write(Level::Info, format_args!("{path}: was not closed; it ends at {}", end.offset));
+    }
+    directory.remove_temporaries()?;
+    if let Some(empty) = empty_last {
+        directory.remove(empty.start)?;
+    }
+    let files = settle(&directory, &meta, files, &end)?;
+    // Whoever crashes from here on leaves a queue that is not clean.
+    let durable = checkpoint.durable.min(end.offset);
+    let checkpoint = Checkpoint { epoch: checkpoint.epoch + 1, durable, first: first_offset, clean: false };
+    let tail = replace_tail(&directory, place, end.offset)?;
+    directory.write_checkpoint(&checkpoint)?;
+    let table = FileTable::new(meta.file_bytes, files);
+    let files = QueueFiles::new(directory, table, end.offset);
+    let recovered = Recovered { files, meta, first_offset, end: end.offset, checkpoint, tail: Some(tail) };
+    Queue::assemble(recovered, options)
+}
+
+/// The options' wishes against what the queue is.
+fn check_same(directory: &Directory, meta: &Meta, options: &Options) -> Result<()> {
+    let path = directory.path.display();
+    let invalid = |message: String| Err(Error::new(Status::Invalid, message));
+    if options.format != meta.format {
+        return invalid(format!("format is {:?}, but the queue {path} is {:?}", options.format, meta.format));
+    }
+    if options.filler != meta.filler {
+        return invalid(format!("filler is {:?}, but the queue {path} has {:?}", options.filler, meta.filler));
+    }
+    if options.file_size != 0 && options.file_size != meta.file_bytes {
+        let (asked, has) = (options.file_size, meta.file_bytes);
+        return invalid(format!("file_size is {asked}, but the queue {path} has files of {has}"));
+    }
+    Ok(())
+}
+
+/// The files follow one another without a gap from the first offset, and each has its full length.
+fn check_files(directory: &Directory, meta: &Meta, checkpoint: &Checkpoint, listed: &[Listed]) -> Result<()> {
+    let corrupt = |message: String| Err(Error::new(Status::Corrupt, message));
+    let name = |file: &Listed| directory.name(file.start);
+    for file in listed {
+        if file.start % meta.file_bytes != 0 || file.start > MOST_OFFSET - meta.file_bytes {
+            return corrupt(format!("{}: its name is no multiple of the file size {}", name(file), meta.file_bytes));
+        }
+        if file.len != meta.file_bytes {
+            return corrupt(format!("{}: is {} bytes long, not {}", name(file), file.len, meta.file_bytes));
+        }
+    }
+    for pair in listed.windows(2) {
+        if pair[0].start + meta.file_bytes != pair[1].start {
+            return corrupt(format!("{}: there is a gap between it and {}", name(&pair[0]), name(&pair[1])));
+        }
+    }
+    match listed.first() {
+        Some(first) if first.start != checkpoint.first => {
+            corrupt(format!("{}: is the first file, but the queue begins at {}", name(first), checkpoint.first))
+        }
+        None if checkpoint.durable > checkpoint.first => {
+            let (first, durable) = (directory.name(checkpoint.first), checkpoint.durable);
+            corrupt(format!("{first}: is missing, and everything from it to {durable}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn map_file(directory: &Directory, file: &Listed, writable: bool) -> Result<Arc<MappedFile>> {
+    let fd = directory.open_file(file.start, writable)?;
+    let map = directory.map(fd.as_fd(), file.start, file.len, writable)?;
+    let mapped = MappedFile::new(directory.os.clone(), file.start, map);
+    Ok(Arc::new(mapped))
+}
+
+fn check_end(
+    directory: &Directory,
+    checkpoint: &Checkpoint,
+    files: &VecDeque<Arc<MappedFile>>,
+    end: u64,
+) -> Result<()> {
+    let last = files.back().map_or(checkpoint.first, |last| last.end());
+    if end < checkpoint.durable || end > last || end < checkpoint.first {
+        let (path, durable) = (directory.path.display(), checkpoint.durable);
+        let message = format!(
+            "{path}: the files reach to {last} and the log in them to {end}, but everything below {durable} was durable"
+        );
+        return Err(Error::new(Status::Corrupt, message));
+    }
+    Ok(())
+}
+
+/// RECORD: where the log ends. Everything below the checkpoint's durable offset has to check.
+fn walk(
+    directory: &Directory,
+    meta: &Meta,
+    checkpoint: &Checkpoint,
+    files: &VecDeque<Arc<MappedFile>>,
+    same_page_cache: bool,
+) -> Result<End> {
+    let from = checkpoint.durable - checkpoint.durable % meta.file_bytes;
+    let mut end = End::at(from.max(checkpoint.first), true);
+    for file in files.iter().filter(|file| file.start() >= from) {
+        let mut at = 0;
+        while file.size() - at >= HEADER_BYTES {
+            let word = u32::from_le(file.word(at).load(Ordering::Acquire));
+            let frame = word & !CLAIMED;
+            let placed = u64::from(frame) >= HEADER_BYTES && u64::from(frame) <= file.size() - at;
+            let claimed = word & CLAIMED != 0;
+            let passes = placed && if claimed { same_page_cache } else { is_whole(meta, file, at, frame) };
+            if !passes {
+                end.offset = file.start() + at;
+                if end.offset < checkpoint.durable {
+                    let (name, offset, durable) = (directory.name(file.start()), end.offset, checkpoint.durable);
+                    let message = format!("{name}: damaged at offset {offset}, below the durable offset {durable}");
+                    return Err(Error::new(Status::Corrupt, message));
+                }
+                return Ok(end);
+            }
+            if claimed {
+                end.unfinished.push((file.start(), at, frame));
+            }
+            at += step(word);
+        }
+        end.offset = file.end();
+    }
+    Ok(end)
+}
+
+fn is_whole(meta: &Meta, file: &MappedFile, at: u64, frame: u32) -> bool {
+    let mut bytes = [0; 12];
+    file.read(at + 4, &mut bytes);
+    let header = read_header(file, at);
+    let mut checksum =
+        Checksum::new(meta.seed, file.start() + at, frame, bytes[4..].try_into().expect("8 of 12 bytes"));
+    match header.kind {
+        Some(Kind::Data) => {
+            let len = (u64::from(frame) - HEADER_BYTES) as usize;
+            file.read_pieces(at + HEADER_BYTES, len, |piece| checksum.add(piece));
+        }
+        Some(Kind::Padding) => {}
+        None => return false,
+    }
+    checksum.finish() == header.crc
+}
+
+/// RAW after a power cut: behind the last byte that is not zero, but not before what was durable.
+fn last_byte(files: &VecDeque<Arc<MappedFile>>, checkpoint: &Checkpoint) -> u64 {
+    for file in files.iter().rev() {
+        let floor = checkpoint.durable.clamp(file.start(), file.end()) - file.start();
+        let used = file.used_until(floor);
+        if used > floor || file.contains(checkpoint.durable) {
+            return file.start() + used;
+        }
+    }
+    checkpoint.durable
+}
+
+/// Makes the files say what was found: files past the end are removed, what lies behind the end is zeroed and synced,
+/// unfinished claims become whole padding.
+fn settle(
+    directory: &Directory,
+    meta: &Meta,
+    mut files: VecDeque<Arc<MappedFile>>,
+    end: &End,
+) -> Result<VecDeque<Arc<MappedFile>>> {
+    // From the last one back, so that a crash in between leaves no gap. The first file stays even if it is empty.
+    while files.len() > 1 && files.back().is_some_and(|last| last.start() >= end.offset) {
+        let last = files.pop_back().expect("checked");
+        directory.remove(last.start())?;
+    }
+    directory.sync()?;
+    let sync = |file: &MappedFile, at: u64, len: u64| {
+        let synced = file.sync(at, len);
+        synced.map_err(|cause| Error::system(format_args!("{}: syncing", directory.name(file.start())), cause))
+    };
+    if let Some(last) = files.back().filter(|_| end.dirty) {
+        let cut = end.offset - last.start();
+        let used = last.used_until(cut);
+        if used > cut {
+            // SAFETY: the lock is held and the queue is not open yet: nobody else writes, and nothing past the end is
+            // published.
+            unsafe { last.zero(cut, (used - cut) as usize) };
+            sync(last, cut, used - cut)?;
+        }
+    }
+    for &(start, at, frame) in &end.unfinished {
+        let index = (start - files[0].start()) / meta.file_bytes;
+        let file = &files[index as usize];
+        let described = describe(directory.os.now_ms(), Kind::Padding);
+        let crc = Checksum::new(meta.seed, start + at, frame, described).finish();
+        // SAFETY: as above; a claimed frame has no owner any more.
+        unsafe { file.write(at + 4, &encode_header(crc, described)) };
+        file.word(at).store(frame.to_le(), Ordering::Release);
+    }
+    for file in &files {
+        file.set_entry_durable();
+    }
+    Ok(files)
+}
+
+fn replace_tail(directory: &Directory, place: Place, committed: u64) -> Result<Tail> {
+    let map = directory.replace_tail(place, committed)?;
+    Ok(Tail::over(MappedFile::new(directory.os.clone(), 0, map)))
+}
