@@ -24,6 +24,7 @@ compile_error!("libmfq is for Linux on 64-bit little-endian machines: its mappin
 
 mod allocate;
 mod append;
+pub mod capi;
 mod checkpoint;
 mod claim;
 mod deadline;

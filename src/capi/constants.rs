@@ -1,0 +1,112 @@
+//! The numbers of the C surface. The comments of this file are the header's.
+
+/// Grows when a host has to be compiled again; mfq_abi_version() answers the library's.
+pub const MFQ_ABI_VERSION: u32 = 1;
+
+/// ---- STATUS ----------------------------------------------------------------------------------------
+///
+/// Done; every output is written.
+pub const MFQ_OK: i32 = 0;
+/// An argument makes no sense; mfq_last_error names it.
+pub const MFQ_E_INVALID: i32 = -1;
+/// The time given was not enough. Nothing was done, and nothing is broken: the call can be made again.
+pub const MFQ_E_TIMEOUT: i32 = -2;
+/// There is no record at this offset yet: it is the end of the queue or lies beyond it.
+pub const MFQ_E_END: i32 = -3;
+/// What was asked for is not there: no such queue, or an offset before the first one kept.
+pub const MFQ_E_NOT_FOUND: i32 = -4;
+/// It does not fit: a record into a file, a batch into one file, a record into the buffer given.
+pub const MFQ_E_TOO_LARGE: i32 = -5;
+/// No space on the device, or a quota or file size limit is reached. Once there is space again, the next call succeeds.
+pub const MFQ_E_NO_SPACE: i32 = -6;
+/// No memory, no address space, or too many handles.
+pub const MFQ_E_NO_MEMORY: i32 = -7;
+/// A system call failed; mfq_last_errno tells how.
+pub const MFQ_E_IO: i32 = -8;
+/// The bytes on disk are not what was written, or the offset is not the start of a record; mfq_last_error names the place.
+pub const MFQ_E_CORRUPT: i32 = -9;
+/// The queue is open already, here or in another process.
+pub const MFQ_E_LOCKED: i32 = -10;
+/// The handle was closed or released, or it was while this call ran.
+pub const MFQ_E_CLOSED: i32 = -11;
+/// Somebody else is using it in a way that excludes this call; try again when they are done.
+pub const MFQ_E_BUSY: i32 = -12;
+/// The queue was opened with MFQ_OPEN_READ_ONLY.
+pub const MFQ_E_READ_ONLY: i32 = -13;
+/// The queue on disk was written by a newer library.
+pub const MFQ_E_VERSION: i32 = -14;
+/// A known option that this library, kernel or file system cannot serve.
+pub const MFQ_E_UNSUPPORTED: i32 = -15;
+/// Appended, but not known to be on stable storage. A host that blindly appends again writes twice.
+pub const MFQ_E_NOT_DURABLE: i32 = -16;
+/// An earlier failure made the queue's state on disk uncertain. Close it and open it again.
+pub const MFQ_E_POISONED: i32 = -17;
+/// A fault inside the library, caught before it reached the host. Please report it with the text of mfq_last_error.
+pub const MFQ_E_PANIC: i32 = -18;
+/// Reserved: the call was made in a forked child.
+pub const MFQ_E_FORKED: i32 = -19;
+/// The call was made from inside the log callback.
+pub const MFQ_E_REENTRANT: i32 = -20;
+
+/// ---- OPTIONS OF mfq_open ---------------------------------------------------------------------------
+///
+/// format: framed records, each with its length, checksum and time. Found again after a crash by themselves.
+pub const MFQ_RECORD: u32 = 0;
+/// format: the host's bytes and nothing else.
+pub const MFQ_RAW: u32 = 1;
+
+/// filler (RAW): the rest of a full file is zeros.
+pub const MFQ_FILLER_ZERO: u32 = 0;
+/// filler (RAW): the rest of a full file begins with RocketMQ's blank message: its length in 4 big-endian bytes, then
+/// 0xCBD43194. A message then fits into a file only if its length + 8 is not more than what remains.
+pub const MFQ_FILLER_ROCKETMQ: u32 = 1;
+
+/// mode: appends store into the shared mapping of the file.
+pub const MFQ_MMAP: u32 = 0;
+/// mode: appends store into private buffers that are written to the file later. MFQ_E_UNSUPPORTED in this version.
+pub const MFQ_STAGED: u32 = 1;
+
+/// flush_policy: only mfq_flush and mfq_close bring data to stable storage (the kernel does so too, in its own time).
+pub const MFQ_FLUSH_NONE: u32 = 0;
+/// flush_policy: every flush_interval_ms. MFQ_E_UNSUPPORTED in this version.
+pub const MFQ_FLUSH_INTERVAL: u32 = 1;
+/// flush_policy: once flush_least_pages pages wait. MFQ_E_UNSUPPORTED in this version.
+pub const MFQ_FLUSH_LEAST_PAGES: u32 = 2;
+/// flush_policy: before an append returns. MFQ_E_UNSUPPORTED in this version.
+pub const MFQ_FLUSH_EVERY_APPEND: u32 = 3;
+
+/// flags: do not create; MFQ_E_NOT_FOUND if there is no queue.
+pub const MFQ_OPEN_EXISTING: u32 = 1;
+/// flags: write nothing, not even a lock file. Shares the queue with other read-only opens, but not with a writer.
+pub const MFQ_OPEN_READ_ONLY: u32 = 2;
+/// flags: an append that finds no file ready answers MFQ_E_TIMEOUT at once; append_timeout_ms is not used.
+pub const MFQ_OPEN_NO_WAIT: u32 = 4;
+/// flags: take over a directory of files without a queue's own data. MFQ_E_UNSUPPORTED in this version.
+pub const MFQ_OPEN_ADOPT: u32 = 8;
+/// flags: refuse a queue that lost something. MFQ_E_UNSUPPORTED in this version.
+pub const MFQ_OPEN_STRICT: u32 = 16;
+/// flags: open a damaged queue with what can be saved. MFQ_E_UNSUPPORTED in this version.
+pub const MFQ_OPEN_SALVAGE: u32 = 32;
+/// flags (STAGED): lock the buffers into memory. MFQ_E_UNSUPPORTED in this version.
+pub const MFQ_OPEN_LOCK_POOL: u32 = 64;
+/// flags (STAGED): fail instead of waiting for a free buffer. MFQ_E_UNSUPPORTED in this version.
+pub const MFQ_OPEN_POOL_FAIL_FAST: u32 = 128;
+
+/// ---- OTHER NUMBERS ---------------------------------------------------------------------------------
+///
+/// mfq_wait: until the records below the offset can be read.
+pub const MFQ_COMMITTED: i32 = 0;
+/// mfq_wait: until the records below the offset are on stable storage.
+pub const MFQ_FLUSHED: i32 = 1;
+
+/// mfq_set_log: something failed, and the host should know.
+pub const MFQ_LOG_ERROR: i32 = 1;
+/// mfq_set_log: something is slow or strange.
+pub const MFQ_LOG_WARN: i32 = 2;
+/// mfq_set_log: opened, recovered, closed.
+pub const MFQ_LOG_INFO: i32 = 3;
+/// mfq_set_log: each file.
+pub const MFQ_LOG_DEBUG: i32 = 4;
+
+/// How many buckets mfq_stats_t.creation_us has.
+pub const MFQ_CREATION_BUCKETS: usize = 24;

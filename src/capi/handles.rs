@@ -1,0 +1,66 @@
+//! What the handles of C stand for.
+
+use super::decode;
+use super::slots::{NO_CELL, Pinned, Table};
+use super::types::*;
+use crate::error::{Error, Result, Status};
+use crate::mapped_file::MappedFile;
+use crate::positions::Positions;
+use crate::queue::Queue;
+use crate::reader::Reader;
+use parking_lot::{Mutex, MutexGuard};
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+// In boxes where a value is large: unused slots cost memory too.
+pub static QUEUES: Table<Box<Queue>, 1, 0> = Table::new();
+pub static FILES: Table<HeldFile, 2, 0> = Table::new();
+// A cell of its own: a call on a reader uses the queue as well.
+pub static READERS: Table<Box<OpenReader>, 3, 1> = Table::new();
+pub static VIEWS: Table<Arc<MappedFile>, 4, NO_CELL> = Table::new();
+
+pub struct HeldFile {
+    pub file: Arc<MappedFile>,
+    /// Of the queue, which may be closed by now.
+    pub positions: Arc<Positions>,
+}
+
+pub struct OpenReader {
+    /// A handle, not a reference: a reader does not keep its queue open.
+    pub queue: u64,
+    pub cancelled: AtomicBool,
+    pub state: Mutex<Reader>,
+}
+
+impl OpenReader {
+    pub fn exclusively(&self, call: &str) -> Result<MutexGuard<'_, Reader>> {
+        let busy = || Error::new(Status::Busy, format!("{call}: another thread is inside a call on this reader"));
+        self.state.try_lock().ok_or_else(busy)
+    }
+}
+
+#[inline]
+pub fn queue(handle: *mut mfq_queue_t, what: &'static str) -> Result<Pinned<Box<Queue>>> {
+    decode::outside_callback()?;
+    QUEUES.pin(number(handle), what)
+}
+
+pub fn file(handle: *mut mfq_file_t, what: &'static str) -> Result<Pinned<HeldFile>> {
+    decode::outside_callback()?;
+    FILES.pin(number(handle), what)
+}
+
+pub fn reader(handle: *mut mfq_reader_t, what: &'static str) -> Result<Pinned<Box<OpenReader>>> {
+    decode::outside_callback()?;
+    READERS.pin(number(handle), what)
+}
+
+#[inline]
+pub fn number<T>(handle: *mut T) -> u64 {
+    handle.addr() as u64
+}
+
+pub fn pointer<T>(handle: u64) -> *mut T {
+    ptr::without_provenance_mut(handle as usize)
+}

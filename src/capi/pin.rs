@@ -1,0 +1,138 @@
+//! Which handles are in use by a call right now, so that a close can wait for them without the calls taking a lock.
+//!
+//! Each thread has a record in a global list, and writes the handle into it for the length of a call. The hot path is a
+//! store and a load; the price is paid by the closing side, with `heavy_barrier()`:
+//!
+//! ```text
+//! call:   cell = handle; light(); slot.state == handle ?     close:  slot.state = dead; heavy(); cell == handle ?
+//! ```
+//!
+//! Of the two stores at least one is seen by the other side. If the call sees the dead state, it clears its cell and
+//! touches nothing. If the close sees the handle, it waits until the cell is something else. Cells are written with Release
+//! and read with Acquire, so all that the call did comes before what the close does then. (The store of a handle too:
+//! the close may read the *next* handle in the cell, and has to see the end of the call before it.)
+//!
+//! The record itself is seen as well: its push onto the list comes before the store to its cell, hence before `light()`.
+
+use std::cell::Cell;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// A reader call holds the reader and its queue.
+const CELLS: usize = 2;
+
+/// Apart from each other by two cache lines, which the hardware fetches in pairs.
+#[repr(align(128))]
+struct Record {
+    cells: [AtomicU64; CELLS],
+    in_use: AtomicBool,
+    /// Set once, before the record is on the list.
+    next: *const Record,
+}
+
+// SAFETY: `next` is never written once the record is shared.
+unsafe impl Sync for Record {}
+
+/// Records are never freed, so a close can walk the list while threads come and go.
+static RECORDS: AtomicPtr<Record> = AtomicPtr::new(ptr::null_mut());
+
+thread_local! {
+    /// Without a destructor, so that it is there as long as the thread is.
+    static MINE: Cell<Option<&'static Record>> = const { Cell::new(None) };
+    static GIVE_BACK: GiveBack = const { GiveBack };
+}
+
+struct GiveBack;
+
+impl Drop for GiveBack {
+    fn drop(&mut self) {
+        if let Some(record) = MINE.take() {
+            record.in_use.store(false, Ordering::Release);
+        }
+    }
+}
+
+/// While it lives, no close of this handle gets past `wait_for`.
+pub struct Pin {
+    cell: &'static AtomicU64,
+    /// The thread is ending and its own record is given back already: this one is for a single call.
+    one_shot: Option<&'static Record>,
+}
+
+/// Writes the handle down. The caller has to look at the slot's state after this, and drop the pin if it is dead.
+#[inline(always)]
+pub fn pin<const CELL: usize>(handle: u64) -> Pin {
+    let pin = match MINE.get() {
+        Some(record) => Pin { cell: &record.cells[CELL], one_shot: None },
+        None => first_pin(CELL),
+    };
+    debug_assert_eq!(pin.cell.load(Ordering::Relaxed), 0);
+    pin.cell.store(handle, Ordering::Release);
+    crate::os::light_barrier();
+    pin
+}
+
+impl Drop for Pin {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.cell.store(0, Ordering::Release);
+        if let Some(record) = self.one_shot {
+            record.in_use.store(false, Ordering::Release);
+        }
+    }
+}
+
+#[cold]
+fn first_pin(cell: usize) -> Pin {
+    let record = free_record().unwrap_or_else(new_record);
+    // Touching it is what has its destructor run; after that has happened it can no longer be touched.
+    let ending = GIVE_BACK.try_with(|_| ()).is_err();
+    if !ending {
+        MINE.set(Some(record));
+    }
+    Pin { cell: &record.cells[cell], one_shot: ending.then_some(record) }
+}
+
+fn free_record() -> Option<&'static Record> {
+    let take =
+        |record: &&Record| record.in_use.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+    records().find(take)
+}
+
+fn new_record() -> &'static Record {
+    let mut head = RECORDS.load(Ordering::Acquire);
+    let record = Box::leak(Box::new(Record {
+        cells: [const { AtomicU64::new(0) }; CELLS],
+        in_use: AtomicBool::new(true),
+        next: head,
+    }));
+    while let Err(other) = RECORDS.compare_exchange_weak(head, record, Ordering::AcqRel, Ordering::Acquire) {
+        head = other;
+        record.next = head;
+    }
+    record
+}
+
+fn records() -> impl Iterator<Item = &'static Record> {
+    // SAFETY: the list holds leaked boxes only, and they were complete before they were published (Release, Acquire).
+    let at = |record: *const Record| unsafe { record.as_ref() };
+    std::iter::successors(at(RECORDS.load(Ordering::Acquire)), move |record| at(record.next))
+}
+
+/// Returns when no call uses the handle any more. The slot's state must be dead and `heavy_barrier()` be behind us.
+pub fn wait_for(handle: u64) {
+    for record in records() {
+        let mut turn = 0u32;
+        while record.cells.iter().any(|cell| cell.load(Ordering::Acquire) == handle) {
+            turn += 1;
+            match turn {
+                ..100 => std::hint::spin_loop(),
+                100..120 => thread::yield_now(),
+                // A call that has to come out of the disk: nobody is in a hurry any more.
+                _ => thread::sleep(Duration::from_micros((50u64 << (turn - 120).min(5)).min(1000))),
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The types of the C surface. The comments of this file are the header's.
+
+use super::constants::MFQ_CREATION_BUCKETS;
+use std::ffi::{c_char, c_void};
+
+/// MFQ_OK or a negative MFQ_E_...: test for `< 0`.
+pub type mfq_status_t = i32;
+
+/// An open queue. Share it between threads freely; one open is enough for all of them. From mfq_open to mfq_close.
+pub struct mfq_queue_t {
+    _private: [u8; 0],
+}
+
+/// One file of a queue, held: it stays mapped and readable until mfq_file_release, even if the queue is closed before.
+/// Share it between threads freely.
+pub struct mfq_file_t {
+    _private: [u8; 0],
+}
+
+/// A forward reader, with a position of its own. Use it from one thread at a time (mfq_reader_close excepted): a second
+/// one is told MFQ_E_BUSY. From mfq_reader_open to mfq_reader_close.
+pub struct mfq_reader_t {
+    _private: [u8; 0],
+}
+
+/// Where a record lies: the bytes [offset, end) of the queue. In RECORD that includes its header and the gap to the next
+/// multiple of 8, so `end` is where the next record can begin; in RAW it is the host's bytes.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct mfq_span_t {
+    pub offset: u64,
+    pub end: u64,
+}
+
+/// Bytes of the host; `ptr` may be NULL if `len` is 0.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct mfq_slice_t {
+    pub ptr: *const c_void,
+    pub len: usize,
+}
+
+/// Memory to write a record into, given by mfq_claim. It stays writable until mfq_commit or mfq_abort, even if the queue
+/// is closed before. May be copied and handed to another thread, but it is one claim: the first commit or abort counts.
+#[repr(C)]
+pub struct mfq_claim_t {
+    /// `len` bytes, not zeroed.
+    pub ptr: *mut u8,
+    pub len: usize,
+    /// Where the record will be.
+    pub offset: u64,
+    /// The library's own; leave it as it is.
+    pub token: [u64; 2],
+}
+
+/// A record (in RAW: a stretch of bytes) that is read in place, not copied.
+#[repr(C)]
+pub struct mfq_view_t {
+    pub ptr: *const u8,
+    pub len: usize,
+    /// Where the record begins; not before the offset that was asked for.
+    pub offset: u64,
+    /// Where to read next.
+    pub end: u64,
+    /// When it was appended, in milliseconds since 1970; 0 in RAW.
+    pub time_ms: i64,
+    /// The library's own; leave it as it is.
+    pub token: [u64; 2],
+}
+
+/// Receives one message of the library; see mfq_set_log. `message` ends with NUL and is valid during the call only.
+pub type mfq_log_fn_t = Option<unsafe extern "C" fn(context: *mut c_void, level: i32, message: *const c_char)>;
+
+/// Tells the size of the unit that begins at `bytes`, of which `available` bytes can be read: > 0 its size, 0 there is
+/// none, the data ends here, < 0 it is damaged.
+pub type mfq_walk_fn_t = Option<unsafe extern "C" fn(context: *mut c_void, bytes: *const u8, available: usize) -> i64>;
+
+/// What mfq_open can be told; fill it by mfq_options_init, then set what differs from the default. Zero always means the
+/// default. More fields may follow in later versions.
+#[repr(C)]
+pub struct mfq_options_t {
+    /// sizeof(mfq_options_t) of the host; set by mfq_options_init.
+    pub struct_size: usize,
+    /// Bytes of one file, from a page to 2 GiB less a page, a multiple of the page size. 0: 64 MiB for a new queue, what
+    /// it has for an old one. Another size than an old queue has is MFQ_E_INVALID.
+    pub file_size: u64,
+    /// Of a new queue: where its first file begins; rounded down to a multiple of the file size. Not used for an old one.
+    pub start_offset: u64,
+    /// MFQ_RECORD or MFQ_RAW. An old queue must have been created with the same.
+    pub format: u32,
+    /// In RAW, what fills the rest of a full file: MFQ_FILLER_ZERO or MFQ_FILLER_ROCKETMQ.
+    pub filler: u32,
+    /// MFQ_MMAP.
+    pub mode: u32,
+    /// MFQ_FLUSH_NONE.
+    pub flush_policy: u32,
+    /// MFQ_FLUSH_INTERVAL: 0 means 500. Negative is MFQ_E_INVALID.
+    pub flush_interval_ms: i32,
+    /// MFQ_FLUSH_LEAST_PAGES: 0 means 4.
+    pub flush_least_pages: u32,
+    /// How long an append may wait for a file: 0 means 5000, < 0 for ever.
+    pub append_timeout_ms: i32,
+    /// How many files are kept ready ahead of the writer: 0 means 2. RAW with MFQ_FILLER_ROCKETMQ allows at most 2.
+    pub files_ahead: u32,
+    /// MFQ_STAGED: 0 means 5.
+    pub pool_buffers: u32,
+    /// MFQ_STAGED: 0 means 200. Negative is MFQ_E_INVALID.
+    pub commit_interval_ms: i32,
+    /// Of files that are created, as in chmod, whatever the umask: 0 means 0600.
+    pub permissions: u32,
+    /// MFQ_OPEN_..., added up. Unknown bits are MFQ_E_INVALID.
+    pub flags: u32,
+    /// RAW: finds the end of the data after a power cut. Must be NULL in this version (else MFQ_E_UNSUPPORTED).
+    pub walk: mfq_walk_fn_t,
+    /// Handed to `walk`.
+    pub walk_context: *mut c_void,
+}
+
+/// What mfq_file_info tells.
+#[repr(C)]
+pub struct mfq_file_info_t {
+    /// sizeof(mfq_file_info_t), set by the host before the call.
+    pub struct_size: usize,
+    /// The queue's offset of the file's first byte.
+    pub start: u64,
+    /// Bytes of the file.
+    pub size: u64,
+    /// How far the file is written without a hole: bytes from its start, 0 to `size`.
+    pub wrote: u64,
+    /// How far it can be read: bytes from its start, not more than `wrote`.
+    pub committed: u64,
+    /// How far it is on stable storage: bytes from its start, not more than `committed`.
+    pub flushed: u64,
+    /// Where the file is mapped, for reading, until mfq_file_release.
+    pub base: *const u8,
+}
+
+/// What mfq_offsets tells: flushed <= committed <= wrote <= reserved, each the end of what it names; they only grow.
+#[repr(C)]
+pub struct mfq_offsets_t {
+    /// sizeof(mfq_offsets_t), set by the host before the call.
+    pub struct_size: usize,
+    /// The first offset kept.
+    pub min: u64,
+    /// Given to writers.
+    pub reserved: u64,
+    /// Complete, without a hole.
+    pub wrote: u64,
+    /// Readable.
+    pub committed: u64,
+    /// On stable storage.
+    pub flushed: u64,
+}
+
+/// What mfq_stats tells, counted since the queue was opened.
+#[repr(C)]
+pub struct mfq_stats_t {
+    /// sizeof(mfq_stats_t), set by the host before the call.
+    pub struct_size: usize,
+    /// Records appended and readable.
+    pub appends: u64,
+    /// Their bytes, without headers and padding.
+    pub bytes: u64,
+    /// Rolls into the next file that found it ready.
+    pub rolls_ready: u64,
+    /// Rolls that had to wait for it.
+    pub rolls_waited: u64,
+    /// Rolls that waited in vain: an append or a get-last answered MFQ_E_TIMEOUT.
+    pub rolls_timed_out: u64,
+    /// Files created.
+    pub files_created: u64,
+    /// Those that took longer than 10 ms.
+    pub slow_creations: u64,
+    /// Attempts to create a file that failed.
+    pub failed_creations: u64,
+    /// Requests for a file that were withdrawn before anybody worked on them.
+    pub expired_requests: u64,
+    /// Requests for a file that were replaced by a newer one for the same file.
+    pub superseded_requests: u64,
+    /// Files that a waiting writer created by itself, because the allocation thread was busy elsewhere.
+    pub self_served_creations: u64,
+    /// Claims that are neither committed nor aborted. Nothing beyond the oldest becomes readable.
+    pub open_claims: u64,
+    /// Where the oldest one lies; 0 if there is none.
+    pub oldest_claim_offset: u64,
+    /// How long it has been open, in milliseconds; 0 if there is none.
+    pub oldest_claim_age_ms: u64,
+    /// The offset up to which pages are ready in memory ahead of the writer.
+    pub prefaulted_to: u64,
+    /// How long creations took: [i] counts those that took less than 2^i microseconds and not less than 2^(i-1), the last
+    /// one all that took longer.
+    pub creation_us: [u64; MFQ_CREATION_BUCKETS],
+}

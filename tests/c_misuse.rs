@@ -1,0 +1,30 @@
+//! A C program that does everything wrong, plain and under valgrind.
+
+mod support;
+
+use std::env;
+use std::process::Command;
+
+#[test]
+fn c_misuse_is_told_apart_and_harms_nothing() {
+    let build = tempfile::tempdir().expect("a temporary directory");
+    let work = tempfile::tempdir().expect("a temporary directory");
+    let program = support::compile("misuse", build.path());
+    support::run(Command::new(program).arg(work.path()));
+}
+
+#[test]
+fn c_misuse_is_clean_under_valgrind() {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        assert_ne!(env::var("CI").as_deref(), Ok("true"), "valgrind is not installed, and CI does not go without it");
+        eprintln!("valgrind is not installed: not run");
+        return;
+    }
+    let build = tempfile::tempdir().expect("a temporary directory");
+    let work = tempfile::tempdir().expect("a temporary directory");
+    let program = support::compile("misuse", build.path());
+    // Only what nothing leads to any more: a table in a static, whose pointer leads into its middle, is no leak.
+    let leaks = ["--leak-check=full", "--errors-for-leak-kinds=definite", "--show-leak-kinds=definite"];
+    let valgrind = ["--error-exitcode=99", "--fair-sched=yes", "--quiet"];
+    support::run(Command::new("valgrind").args(leaks).args(valgrind).arg(program).arg(work.path()));
+}

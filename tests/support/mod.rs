@@ -1,0 +1,51 @@
+//! What the tests of the C surface share: where things are, and how to compile and run C.
+#![allow(dead_code)] // each test uses a part of it
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Where cargo put the libmfq.so of this run: beside the test itself. (The one in the directory above comes from `cargo
+/// build` alone, and may be older.)
+pub fn library_dir() -> PathBuf {
+    let test = env::current_exe().expect("a test knows where it is");
+    let dir = test.parent().expect("target/<profile>/deps").to_path_buf();
+    assert!(dir.join("libmfq.so").is_file(), "no libmfq.so in {}", dir.display());
+    dir
+}
+
+/// Runs a command and shows all it said if it fails.
+pub fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+pub fn stdout(command: &mut Command) -> String {
+    String::from_utf8_lossy(&run(command).stdout).into_owned()
+}
+
+/// Compiles `tests/c/<name>.c` against the header and the built library into `dir`.
+pub fn compile(name: &str, dir: &Path) -> PathBuf {
+    let library = library_dir();
+    // The soname is what the program looks for, and cargo does not make that name.
+    std::os::unix::fs::symlink(library.join("libmfq.so"), dir.join("libmfq.so.0")).expect("a link to the library");
+    let program = dir.join(name);
+    run(Command::new("cc")
+        .args(["-std=c99", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"])
+        .arg(format!("-I{ROOT}/include"))
+        .arg(format!("{ROOT}/tests/c/{name}.c"))
+        .arg("-o")
+        .arg(&program)
+        .arg(library.join("libmfq.so"))
+        .arg(format!("-Wl,-rpath,{}", dir.display())));
+    program
+}
