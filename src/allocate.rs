@@ -84,6 +84,8 @@ struct Table {
     unsynced: VecDeque<(Arc<QueueFiles>, Created)>,
     /// Queues whose writer has come closer to the end of what is ready.
     attention: VecDeque<Arc<QueueFiles>>,
+    /// Requests dropped and not logged yet: how, and for which file.
+    dropped: Vec<(&'static str, u64)>,
     stopping: bool,
 }
 
@@ -246,9 +248,13 @@ impl AllocationService {
                 return;
             }
             if let Some((key, ticket, files)) = table.pop() {
-                let depth = table.queued.len();
-                log::write(Level::Debug, format_args!("creating {}, {depth} queued", files.directory.name(key.1)));
                 drop(self.make(table, key, ticket, &files));
+            } else if !table.dropped.is_empty() {
+                let dropped = std::mem::take(&mut table.dropped);
+                drop(table); // the host's log callback may take its time
+                for (how, start) in dropped {
+                    log::write(Level::Warn, format_args!("request for the file at {start} {how}: dropped"));
+                }
             } else if let Some((files, created)) = table.unsynced.pop_front() {
                 drop(table);
                 survive("syncing a new file", || files.make_durable(&created));
@@ -316,7 +322,7 @@ fn report(files: &QueueFiles, start: u64, took: Duration, queued: usize, outcome
         Err(error) if error.status() == Status::Closed => return,
         Err(error) => {
             count(&files.counters.failed_creations);
-            log::write(Level::Warn, format_args!("{error}"));
+            log::write(Level::Info, format_args!("{error}")); // who waits for the file is told in any case
         }
     }
     if took > SLOW_CREATION {
@@ -387,8 +393,14 @@ impl Table {
     fn pop(&mut self) -> Option<(Key, Ticket, Arc<QueueFiles>)> {
         while let Some((rank, key)) = self.queued.pop_first() {
             match self.requests.get(&key) {
-                None => drop_unwanted(&EXPIRED, "expired", key),
-                Some(request) if request.ticket != rank.ticket => drop_unwanted(&SUPERSEDED, "superseded", key),
+                None => {
+                    count(&EXPIRED);
+                    self.dropped.push(("expired", key.1));
+                }
+                Some(request) if request.ticket != rank.ticket => {
+                    count(&SUPERSEDED);
+                    self.dropped.push(("superseded", key.1));
+                }
                 Some(request) => {
                     let files = request.files.clone();
                     return Some((key, self.begin(key), files));
@@ -454,11 +466,6 @@ impl Table {
         let end = (within + 1).next_multiple_of(PREFAULT_STEP_BYTES).min(file.size());
         Some(PrefaultStep { file, from: within, len: end - within })
     }
-}
-
-fn drop_unwanted(counter: &AtomicU64, how: &str, key: Key) {
-    count(counter);
-    log::write(Level::Warn, format_args!("request for the file at {} {how}: dropped", key.1));
 }
 
 fn rank(files: &QueueFiles, start: u64, awaited: bool, ticket: Ticket) -> Rank {

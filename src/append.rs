@@ -322,7 +322,7 @@ impl Queue {
             }
         }
         let look = || Ok((self.positions.wrote() == offset).then_some(()));
-        self.moved.wait(Deadline::never(), look).expect("an endless wait ends well");
+        self.moved.wait(Deadline::Never, look).expect("an endless wait ends well");
     }
 }
 

@@ -2,31 +2,48 @@
 
 use std::time::{Duration, Instant};
 
-/// The end of a wait: a moment, or never.
+/// The end of a wait: now, a moment, or never.
 #[derive(Clone, Copy, Debug)]
-pub struct Deadline(Option<Instant>);
+pub enum Deadline {
+    /// Known to have passed without asking the clock, which costs as much as a small append.
+    Now,
+    At(Instant),
+    Never,
+}
 
 impl Deadline {
     /// From the `timeout_ms` of the C interface: 0 do not wait, > 0 at most so long, < 0 for ever.
     pub fn after_ms(timeout_ms: i32) -> Deadline {
-        Deadline(u64::try_from(timeout_ms).ok().map(|ms| Instant::now() + Duration::from_millis(ms)))
-    }
-
-    pub fn never() -> Deadline {
-        Deadline(None)
+        match u64::try_from(timeout_ms) {
+            Ok(0) => Deadline::Now,
+            Ok(ms) => Deadline::At(Instant::now() + Duration::from_millis(ms)),
+            Err(_) => Deadline::Never,
+        }
     }
 
     /// The moment; `None` stands for "never".
     pub fn instant(self) -> Option<Instant> {
-        self.0
+        match self {
+            Deadline::Now => Some(Instant::now()),
+            Deadline::At(at) => Some(at),
+            Deadline::Never => None,
+        }
     }
 
     pub fn has_passed(self) -> bool {
-        self.0.is_some_and(|at| Instant::now() >= at)
+        match self {
+            Deadline::Now => true,
+            Deadline::At(at) => Instant::now() >= at,
+            Deadline::Never => false,
+        }
     }
 
     /// This deadline or `other`, whichever comes first.
     pub fn or_earlier(self, other: Instant) -> Deadline {
-        Deadline(Some(self.0.map_or(other, |at| at.min(other))))
+        match self {
+            Deadline::Now => Deadline::Now,
+            Deadline::At(at) => Deadline::At(at.min(other)),
+            Deadline::Never => Deadline::At(other),
+        }
     }
 }

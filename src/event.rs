@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) struct Event {
     /// Set by a waiter, taken back by the notifier that wakes it, so that one wait costs one wake.
     awaited: AtomicBool,
-    lock: Mutex<()>,
+    /// How often waiters were woken.
+    wakes: Mutex<u64>,
     moved: Condvar,
 }
 
@@ -26,7 +27,8 @@ impl Event {
 
     #[cold]
     pub fn wake_all(&self) {
-        let _guard = self.lock.lock(); // a waiter between its last look and its sleep holds this
+        let mut wakes = self.wakes.lock();
+        *wakes += 1;
         self.awaited.store(false, Ordering::Relaxed);
         self.moved.notify_all();
     }
@@ -36,25 +38,26 @@ impl Event {
         if let Some(found) = look()? {
             return Ok(found);
         }
-        if deadline.has_passed() {
-            return Err(Error::new(Status::Timeout, "nothing came within timeout_ms"));
-        }
-        let mut guard = self.lock.lock();
-        loop {
+        let mut in_time = !deadline.has_passed();
+        while in_time {
+            let seen = *self.wakes.lock();
             self.awaited.store(true, Ordering::Relaxed);
-            // Either this look sees the notifier's store, or the notifier sees `awaited` (see barrier.rs).
+            // Either this look sees the notifier's store, or the notifier sees `awaited` (see barrier.rs). No lock is
+            // held meanwhile: a look may have to read from the disk, and the notifier is a writer.
             heavy_barrier();
             if let Some(found) = look()? {
                 return Ok(found);
             }
+            let mut wakes = self.wakes.lock();
+            if *wakes != seen {
+                continue;
+            }
             match deadline.instant() {
-                None => self.moved.wait(&mut guard),
-                Some(at) if self.moved.wait_until(&mut guard, at).timed_out() => {
-                    return look()?.ok_or_else(|| Error::new(Status::Timeout, "nothing came within timeout_ms"));
-                }
-                Some(_) => {}
+                None => self.moved.wait(&mut wakes),
+                Some(at) => in_time = !self.moved.wait_until(&mut wakes, at).timed_out(),
             }
         }
+        look()?.ok_or_else(|| Error::new(Status::Timeout, "nothing came within timeout_ms"))
     }
 }
 

@@ -20,9 +20,10 @@ impl Queue {
             _ => return Err(Error::new(Status::Invalid, format!("up_to {up_to} is more than INT64_MAX"))),
         };
         self.wait(Which::Committed, up_to, deadline)?;
-        let mut last = match deadline.instant() {
-            Some(at) => self.checkpoint.try_lock_until(at),
-            None => Some(self.checkpoint.lock()),
+        let mut last = match deadline {
+            Deadline::Now => self.checkpoint.try_lock(),
+            Deadline::At(at) => self.checkpoint.try_lock_until(at),
+            Deadline::Never => Some(self.checkpoint.lock()),
         }
         .ok_or_else(|| Error::new(Status::Timeout, "another flush was at work for all of timeout_ms"))?;
         self.flush_to(up_to, &mut last)
@@ -55,8 +56,8 @@ impl Queue {
     }
 
     fn sync_range(&self, from: u64, up_to: u64) -> Result<()> {
+        let mut new_names = Vec::new();
         let mut at = from;
-        let mut names_durable = true;
         while at < up_to {
             let file = self.files.table.find(at).expect("a file below committed");
             let end = up_to.min(file.end());
@@ -66,18 +67,14 @@ impl Queue {
                 Error::system(format_args!("{name}: syncing"), cause).with_status(Status::Io)
             })?;
             if !file.entry_durable() {
-                names_durable = false;
+                new_names.push(file);
             }
             at = end;
         }
-        if !names_durable {
+        // The allocation thread has done this already, unless the flush came sooner.
+        if !new_names.is_empty() {
             self.files.directory.sync()?;
-            let mut at = from;
-            while at < up_to {
-                let file = self.files.table.find(at).expect("a file below committed");
-                file.set_entry_durable();
-                at = file.end();
-            }
+            new_names.iter().for_each(|file| file.set_entry_durable());
         }
         Ok(())
     }

@@ -211,12 +211,11 @@ impl Reader {
         Ok(reader)
     }
 
-    /// The next record, waited for until the deadline: `End` if that is now, else `Timeout`. Its bytes stay as long as
+    /// The next record, waited for until the deadline: `End` if there is no waiting, else `Timeout`. Its bytes stay as long as
     /// the view or, at least, until the next call.
     ///
     /// `cancelled`, once set and followed by [`Queue::wake_waiters`], ends the wait with `Closed`.
     pub fn next(&mut self, queue: &Queue, deadline: Deadline, cancelled: &AtomicBool) -> Result<View> {
-        let no_wait = deadline.has_passed();
         let (offset, likely) = (self.offset, self.file.as_ref());
         let look = || {
             queue.check_open()?;
@@ -225,7 +224,7 @@ impl Reader {
             }
             match queue.view_from(likely, offset) {
                 Ok(view) => Ok(Some(view)),
-                Err(error) if error.status() == Status::End && !no_wait => Ok(None),
+                Err(error) if error.status() == Status::End && !matches!(deadline, Deadline::Now) => Ok(None),
                 Err(error) => Err(error),
             }
         };
