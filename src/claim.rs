@@ -14,7 +14,7 @@ use crate::record::{Checksum, HEADER_BYTES, Kind, describe, encode_header, frame
 use crate::stats::Stats;
 use parking_lot::Mutex;
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -31,56 +31,46 @@ pub struct Claim {
 
 /// A claim's place: `at` in `file` its frame (RECORD) or its bytes (RAW).
 struct Open {
+    /// The generation of the queue it belongs to.
+    queue: u64,
     file: Arc<MappedFile>,
     at: u64,
     len: usize,
     /// RAW: what the host writes into.
     buffer: Option<Box<[u8]>>,
     since: Instant,
+    end: End,
 }
 
-/// The open claims of a queue, the oldest first.
-#[derive(Default)]
-pub(crate) struct Claims(Mutex<BTreeMap<u64, Open>>);
+/// What has happened to a claim that is still in the table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    /// Its queue was closed, and the host may still write into its memory.
+    Orphaned,
+    /// The host is done with its memory, and the close that is under way will find it.
+    LetGo,
+}
 
-/// Memory that hosts may still write into although its queue was closed.
-static ORPHANS: Mutex<Option<HashMap<u64, Open>>> = Mutex::new(None);
+/// Of all queues of the process, the oldest first: the memory of a claim outlives its queue.
+static CLAIMS: Mutex<BTreeMap<u64, Open>> = Mutex::new(BTreeMap::new());
 
-/// Lets the memory of a claim go whose queue was closed under it.
+/// Lets the memory of a claim go whose queue was closed under it, or is being closed.
 pub fn release_orphan(claim: u64) {
-    if let Some(orphans) = &mut *ORPHANS.lock() {
-        orphans.remove(&claim);
+    let mut claims = CLAIMS.lock();
+    match claims.get_mut(&claim) {
+        Some(open) if open.end == End::Open => open.end = End::LetGo,
+        Some(_) => drop(claims.remove(&claim)),
+        None => {}
     }
 }
 
-impl Claims {
-    fn insert(&self, open: Open) -> u64 {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        // Under the lock, so that the table's order is the claims' age.
-        let mut table = self.0.lock();
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        table.insert(id, open);
-        id
-    }
-
-    /// Takes a claim out, if `check` finds nothing wrong with what is to be done to it.
-    fn remove(&self, id: u64, check: impl FnOnce(&Open) -> Result<()>) -> Result<Open> {
-        let mut table = self.0.lock();
-        let Some(open) = table.get(&id) else {
-            return Err(Error::new(Status::Closed, "the claim was committed, aborted or closed already"));
-        };
-        check(open)?;
-        Ok(table.remove(&id).expect("it was there"))
-    }
-
-    pub fn describe(&self, stats: &mut Stats) {
-        let table = self.0.lock();
-        stats.open_claims = table.len() as u64;
-        if let Some((_, oldest)) = table.first_key_value() {
-            stats.oldest_claim_offset = oldest.file.start() + oldest.at;
-            stats.oldest_claim_age_ms = oldest.since.elapsed().as_millis() as u64;
-        }
-    }
+fn insert(open: Open) -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let mut claims = CLAIMS.lock(); // before the number is drawn, so that numbers go by age
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    claims.insert(id, open);
+    id
 }
 
 impl Queue {
@@ -95,7 +85,7 @@ impl Queue {
 
     /// Makes the first `len` bytes of a claim a record. A `len` that cannot be leaves the claim open.
     pub fn commit(&self, claim: u64, len: usize) -> Result<Span> {
-        let open = self.claims.remove(claim, |open| self.check_commit(open, len))?;
+        let open = self.take_claim(claim, |open| self.check_commit(open, len))?;
         Ok(match self.meta.format {
             Format::Record => self.commit_frame(&open, len),
             Format::Raw => self.commit_raw_claim(&open, len),
@@ -104,30 +94,54 @@ impl Queue {
 
     /// Gives a claim up: its place becomes padding (RECORD), or is as if it had never been (RAW).
     pub fn abort(&self, claim: u64) -> Result<()> {
-        let open = self.claims.remove(claim, |_| Ok(()))?;
-        self.undo(&open);
+        let open = self.take_claim(claim, |_| Ok(()))?;
+        self.undo(&open.file, open.at, open.len);
         Ok(())
     }
 
     /// Close: what is open becomes padding. Its memory stays until the host says commit or abort, and is told CLOSED.
     pub(crate) fn end_claims(&self) {
-        let ended = std::mem::take(&mut *self.claims.0.lock());
-        for open in ended.values() {
-            self.undo(open);
-        }
-        if !ended.is_empty() {
-            ORPHANS.lock().get_or_insert_default().extend(ended);
+        let mut ended = Vec::new();
+        CLAIMS.lock().retain(|_, open| {
+            if open.queue != self.files.generation || open.end == End::Orphaned {
+                return true;
+            }
+            ended.push((open.file.clone(), open.at, open.len));
+            std::mem::replace(&mut open.end, End::Orphaned) == End::Open
+        });
+        for (file, at, len) in ended {
+            self.undo(&file, at, len);
         }
     }
 
-    fn undo(&self, open: &Open) {
+    pub(crate) fn describe_claims(&self, stats: &mut Stats) {
+        let claims = CLAIMS.lock();
+        let mut ours = claims.values().filter(|open| open.queue == self.files.generation);
+        if let Some(oldest) = ours.next() {
+            stats.open_claims = 1 + ours.count() as u64;
+            stats.oldest_claim_offset = oldest.file.start() + oldest.at;
+            stats.oldest_claim_age_ms = oldest.since.elapsed().as_millis() as u64;
+        }
+    }
+
+    /// Takes a claim out of the table, if `check` finds nothing wrong with what is to be done to it.
+    fn take_claim(&self, id: u64, check: impl FnOnce(&Open) -> Result<()>) -> Result<Open> {
+        let mut claims = CLAIMS.lock();
+        match claims.get(&id) {
+            Some(open) if open.queue == self.files.generation => check(open)?,
+            _ => return Err(Error::new(Status::Closed, "the claim was committed, aborted or closed already")),
+        }
+        Ok(claims.remove(&id).expect("it was there"))
+    }
+
+    fn undo(&self, file: &MappedFile, at: u64, len: usize) {
         match self.meta.format {
             Format::Record => {
-                let frame = frame_of(open.len);
-                self.publish_padding(&open.file, open.at, frame);
-                self.published(open.file.start() + open.at + step(frame));
+                let frame = frame_of(len);
+                self.publish_padding(file, at, frame);
+                self.published(file.start() + at + step(frame));
             }
-            Format::Raw => open.file.reserved().store(open.at, Ordering::Release),
+            Format::Raw => file.reserved().store(at, Ordering::Release),
         }
     }
 
@@ -155,7 +169,8 @@ impl Queue {
         let offset = file.start() + at;
         let ptr = file.at_mut(at + HEADER_BYTES, len);
         let file = self.files.table.find(offset).expect("a placed frame's file");
-        let id = self.claims.insert(Open { file, at, len, buffer: None, since: Instant::now() });
+        let queue = self.files.generation;
+        let id = insert(Open { queue, file, at, len, buffer: None, since: Instant::now(), end: End::Open });
         self.published(offset); // nothing is readable yet, but a roll may have to be followed up
         Ok(Claim { ptr, len, offset, id })
     }
@@ -207,14 +222,16 @@ impl Queue {
         let offset = file.start() + at;
         self.wait_turn(offset); // for the appends that were given space before
         let mut open = Open {
+            queue: self.files.generation,
             file: self.files.table.find(offset).expect("the last file is in the table"),
             at,
             len,
             buffer: Some(buffer),
             since: Instant::now(),
+            end: End::Open,
         };
         let ptr = open.buffer.as_mut().expect("just set").as_mut_ptr();
-        let id = self.claims.insert(open);
+        let id = insert(open);
         self.published(offset);
         Ok(Claim { ptr, len, offset, id })
     }

@@ -5,7 +5,6 @@
 
 use crate::allocate::{self, Found, PREFAULT_AHEAD_BYTES};
 use crate::checkpoint::Checkpoint;
-use crate::claim::Claims;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
@@ -69,7 +68,6 @@ pub struct Queue {
     pub(crate) positions: Arc<Positions>,
     /// A position moved, or the queue was closed.
     pub(crate) moved: Event,
-    pub(crate) claims: Claims,
     /// The last checkpoint written. Held by whoever syncs.
     pub(crate) checkpoint: Mutex<Checkpoint>,
     pub(crate) append_timeout_ms: i32,
@@ -104,7 +102,6 @@ impl Queue {
             first_offset,
             positions: Arc::new(Positions::new(end, checkpoint.durable.min(end))),
             moved: Event::default(),
-            claims: Claims::default(),
             checkpoint: Mutex::new(checkpoint),
             append_timeout_ms: options.append_timeout_ms(),
             tail,
@@ -161,7 +158,7 @@ impl Queue {
         stats.expired_requests = allocate::expired_requests();
         stats.superseded_requests = allocate::superseded_requests();
         stats.prefaulted_to = self.files.prefaulted_to.load(Ordering::Relaxed);
-        self.claims.describe(&mut stats);
+        self.describe_claims(&mut stats);
         Ok(stats)
     }
 
