@@ -355,7 +355,11 @@ impl Queue {
         let hint = last.reserved().load(Ordering::Acquire);
         let within = match self.meta.format {
             Format::Raw => crate::append::raw_position(hint),
-            Format::Record => place::walk_to_end(&Words { queue: self, file: last }, hint),
+            // A tail too short for a header is padding by itself: `wrote` passes it, so this has to.
+            Format::Record => match place::walk_to_end(&Words { queue: self, file: last }, hint) {
+                within if last.size().saturating_sub(within) < HEADER_BYTES => last.size(),
+                within => within,
+            },
         };
         last.start() + within.min(last.size())
     }
