@@ -89,7 +89,7 @@ fn open_existing(directory: Directory, meta: Meta, mut listed: Vec<Listed>, opti
     let empty_last = listed.pop_if(|last| last.len == 0);
     check_files(&directory, &meta, &checkpoint, &listed)?;
     let writable = !options.read_only;
-    let files = listed.iter().map(|file| map_file(&directory, file, writable)).collect::<Result<VecDeque<_>>>()?;
+    let mut files = listed.iter().map(|file| map_file(&directory, file, writable)).collect::<Result<VecDeque<_>>>()?;
 
     let place = directory.place()?;
     let tail = directory.read_tail()?;
@@ -104,6 +104,10 @@ fn open_existing(directory: Directory, meta: Meta, mut listed: Vec<Listed>, opti
 
     let first_offset = checkpoint.first;
     if options.read_only {
+        // What was made ahead of the writer stays on disk, but the log does not go on in it.
+        while files.len() > 1 && files.back().is_some_and(|last| last.start() >= end.offset) {
+            files.pop_back();
+        }
         let table = FileTable::new(meta.file_bytes, files);
         let files = QueueFiles::new(directory, table, end.offset);
         let recovered = Recovered { files, meta, first_offset, end: end.offset, checkpoint, tail: None };
