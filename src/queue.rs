@@ -19,6 +19,7 @@ use crate::runtime::Lease;
 use crate::stats::{Stats, count};
 use crate::tail::Tail;
 use parking_lot::Mutex;
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -206,11 +207,11 @@ impl Queue {
             return Ok(());
         };
         self.end_claims();
-        let mut outcome = Ok(());
-        for file in lease.allocation().withdraw(&self.files) {
-            outcome = outcome.and(self.files.directory.remove(file.start()));
-        }
-        outcome = outcome.and(self.mark_clean());
+        // From the last one back, and no further than the first failure: a process killed here leaves no gap.
+        let mut unclaimed = lease.allocation().withdraw(&self.files);
+        unclaimed.sort_unstable_by_key(|file| Reverse(file.start()));
+        let removed = unclaimed.iter().try_for_each(|file| self.files.directory.remove(file.start()));
+        let outcome = self.mark_clean().and(removed);
         self.files.directory.unlock();
         outcome
     }
