@@ -154,12 +154,14 @@ impl AllocationService {
             return Err(Error::new(Status::NoSpace, "the queue has used all its offsets, which end at INT64_MAX"));
         }
         let help_yourself_at = Instant::now() + HELP_YOURSELF_AFTER;
-        let mut found = Found::InQueue;
+        let mut found = Found::Ready;
+        let mut handed_out = false;
         let mut failures_before = None;
         let mut table = self.table.lock();
         loop {
             if let Some(file) = files.table.find_ref(start) {
-                return Ok((file, found));
+                // Of all who waited for it, the one who put it there rolled.
+                return Ok((file, if handed_out { found } else { Found::InQueue }));
             }
             if files.is_closed() {
                 return Err(Error::closed());
@@ -171,9 +173,7 @@ impl AllocationService {
                     files.table.push(file.clone());
                     table.requests.remove(&key);
                     files.changed.notify_all();
-                    if found == Found::InQueue {
-                        found = Found::Ready;
-                    }
+                    handed_out = true;
                     continue;
                 }
                 State::Failed { error, .. } if request.failures > failures_seen => return Err(error.clone()),
