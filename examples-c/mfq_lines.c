@@ -64,6 +64,7 @@ struct job {
   mfq_queue_t *queue;
   /* Where the first record of this run goes. */
   uint64_t begin;
+  bool was_empty;
   struct worker *workers;
   pthread_mutex_t mutex;
   pthread_cond_t worker_done;
@@ -338,11 +339,29 @@ static void tell_plan(const struct job *job) {
   fflush(stdout);
 }
 
-static uint64_t rate(uint64_t count, uint64_t ns) { return (uint64_t)((double)count * 1e9 / (double)(ns ? ns : 1)); }
+static const char *rate(const char *show(uint64_t), uint64_t count, uint64_t ns) {
+  return ns ? show((uint64_t)((double)count * 1e9 / (double)ns)) : "";
+}
 
-static void tell_rate(uint64_t records, uint64_t bytes, uint64_t ns) {
-  printf("%12s records  %10s in %8s  %13s records/s  %10s/s\n", show_count(records), show_bytes(bytes), show_time(ns),
-         show_count(rate(records, ns)), show_bytes(rate(bytes, ns)));
+/* One row of the table; what took no time is left out. */
+static void tell_step(const char *name, uint64_t records, uint64_t bytes, uint64_t ns) {
+  tell(name);
+  if (records) {
+    printf("%13s  %10s  %9s  %13s  %10s/s\n", show_count(records), show_bytes(bytes), show_time(ns),
+           rate(show_count, records, ns), rate(show_bytes, bytes, ns));
+  } else {
+    printf("%36s\n", show_time(ns));
+  }
+}
+
+static void tell_steps(const mfq_stats_t *stats, const struct times *times) {
+  printf("\n%s%24s  %10s  %9s  %13s  %12s%s\n", show_dim(), "records", "bytes", "time", "records/s", "bytes/s",
+         show_plain());
+  tell_step("append", stats->appends, stats->bytes, times->append);
+  tell_step("flush", 0, 0, times->flush);
+  tell_step("close", 0, 0, times->close);
+  tell_step("reopen", 0, 0, times->reopen);
+  tell_step("read", stats->appends, stats->bytes, times->read);
 }
 
 static int by_offset(const void *a, const void *b) {
@@ -366,33 +385,35 @@ static void tell_roll_chart(struct roll *rolls, size_t count) {
     fputs(show_plain(), stdout);
   }
   printf("\n           %s", show_dim());
-  printf(each > 1 ? "the append that rolled; the slowest of %zu in each column: " : "the append that rolled: ", each);
+  if (each > 1) printf("the slowest of each %zu; ", each);
+  printf("the append that rolled took: ");
   show_column(0);
-  printf(" under 1 us ");
+  printf(" < 1 us  ");
   show_column(3);
-  printf(" under 64 us ");
+  printf(" < 64 us  ");
   show_column(7);
-  printf(" 4 ms and more%s\n", show_plain());
+  printf(" > 4 ms%s\n", show_plain());
 }
 
 static void tell_rolls(struct job *job, const mfq_stats_t *stats) {
-  uint64_t ready = stats->rolls_ready, waited = stats->rolls_waited, all = ready + waited;
-  tell("rolls");
-  printf("%12s         ", show_count(all));
-  if (all) {
-    unsigned cells = (unsigned)(30 * ready / all);
-    if (waited && cells == 30) cells = 29;
-    printf("  %s", show_good());
-    show_bar(cells, 0);
-    printf("%s", show_bad());
-    show_bar(30 - cells, 1);
-    printf("%s  %s found the file ready, %s waited for it", show_plain(), show_count(ready), show_count(waited));
-  }
-  putchar('\n');
   qsort(job->rolls, job->roll_count, sizeof *job->rolls, by_offset);
   /* The first file of an empty queue is no roll. */
-  size_t first = job->roll_count && job->rolls[0].offset == job->begin && all < job->roll_count;
-  if (job->roll_count > first) tell_roll_chart(job->rolls + first, job->roll_count - first);
+  size_t first = job->was_empty && job->roll_count;
+  size_t count = job->roll_count - first;
+  uint64_t ready = stats->rolls_ready, waited = stats->rolls_waited;
+  putchar('\n');
+  tell("rolls");
+  printf("%s  ", show_count(count));
+  if (ready + waited) {
+    unsigned light = (unsigned)((30 * waited + ready + waited - 1) / (ready + waited));
+    fputs(show_good(), stdout);
+    show_bar(30 - light, 0);
+    fputs(show_bad(), stdout);
+    show_bar(light, 1);
+    printf("%s  %s found the file ready, %s waited", show_plain(), show_count(ready), show_count(waited));
+  }
+  putchar('\n');
+  if (count) tell_roll_chart(job->rolls + first, count);
 }
 
 /* What one look at the clock costs: it is part of each append's time. */
@@ -411,8 +432,8 @@ static void tell_percentiles(const struct job *job) {
   struct histogram *all = memory(1, sizeof *all);
   for (size_t i = 0; i < job->settings.threads; i++) histogram_merge(all, &job->workers[i].times);
   if (all->count) {
-    printf("\n  %sTime of an append%s, with the %s that it takes to read the clock. One cell more is twice the time.\n",
-           show_bold(), show_plain(), show_time(clock_cost()));
+    printf("\n  %sTime of an append%s, the %s to read the clock included; twice the time is a cell more\n", show_bold(),
+           show_plain(), show_time(clock_cost()));
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
       uint64_t ns = histogram_at(all, rows[i].share);
       unsigned cells = 0;
@@ -427,17 +448,8 @@ static void tell_percentiles(const struct job *job) {
 
 static void tell_outcome(struct job *job, const mfq_stats_t *stats, const struct times *times) {
   uint64_t records = (uint64_t)job->input.count * job->settings.passes;
-  tell("append");
-  tell_rate(stats->appends, stats->bytes, times->append);
+  tell_steps(stats, times);
   tell_rolls(job, stats);
-  tell("flush");
-  printf("%56s\n", show_time(times->flush));
-  tell("close");
-  printf("%56s\n", show_time(times->close));
-  tell("reopen");
-  printf("%56s\n", show_time(times->reopen));
-  tell("read");
-  tell_rate(stats->appends, stats->bytes, times->read);
   tell_percentiles(job);
   printf("\n  %s%s records read back, every byte as it was appended.%s\n", show_good(), show_count(records),
          show_plain());
@@ -460,6 +472,7 @@ static int write_queue(struct job *job, const char *path, mfq_stats_t *stats, st
   mfq_offsets_t offsets = {.struct_size = sizeof offsets};
   int outcome = mfq_offsets(job->queue, &offsets) < 0 ? failed("mfq_offsets") : 0;
   job->begin = offsets.committed;
+  job->was_empty = offsets.committed == offsets.min;
 
   uint64_t began = show_now();
   if (outcome == 0) outcome = append_all(job);
