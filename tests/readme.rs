@@ -1,0 +1,66 @@
+//! What the README says is so.
+
+mod support;
+
+use mfq::{Options, Queue, ReadOutcome};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+fn readme() -> String {
+    fs::read_to_string(Path::new(support::ROOT).join("README.md")).expect("README.md")
+}
+
+#[test]
+fn the_quick_start_compiles_as_printed_and_appends_a_durable_record() {
+    let readme = readme();
+    let code = readme.split("```c\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of C");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (source, program) = (dir.path().join("orders.c"), dir.path().join("orders"));
+    fs::write(&source, code).expect("a source file");
+    let library = support::library_dir().join("libmfq.so");
+    std::os::unix::fs::symlink(&library, dir.path().join("libmfq.so.0")).expect("a link to the library");
+    support::run(
+        Command::new("cc")
+            .args(["-Wall", "-Wextra", "-Werror"])
+            .arg(format!("-I{}/include", support::ROOT))
+            .arg(&source)
+            .arg("-o")
+            .arg(&program)
+            .arg(&library)
+            .arg("-Wl,-rpath,$ORIGIN"),
+    );
+    support::run(Command::new(&program).current_dir(dir.path()));
+
+    let options = Options { read_only: true, ..Options::default() };
+    let queue = Queue::open(mfq::os::native(), &dir.path().join("orders.mfq"), &options).expect("the queue it made");
+    let mut record = [0; 64];
+    // SAFETY: the buffer is as long as it says.
+    let read = unsafe { queue.read(0, record.as_mut_ptr(), record.len()) }.expect("the record");
+    let ReadOutcome::Copied { len, .. } = read else { panic!("a record of more than 64 bytes") };
+    assert_eq!(&record[..len], b"42 apples");
+}
+
+#[test]
+fn ci_runs_the_commands_that_the_readme_gives() {
+    let ci = fs::read_to_string(Path::new(support::ROOT).join(".ci/run")).expect(".ci/run");
+    for command in ["make -C examples-c run", "cargo test"] {
+        assert!(readme().contains(&format!("\n{command}")), "the README does not give: {command}");
+        assert!(ci.lines().any(|line| line.ends_with(command)), "CI does not run: {command}");
+    }
+}
+
+#[test]
+fn every_counter_is_explained() {
+    let header = fs::read_to_string(Path::new(support::ROOT).join("include/mfq.h")).expect("the header");
+    let stats = header.split("} mfq_stats_t;").next().and_then(|before| before.rsplit("typedef struct {").next());
+    let fields = stats.expect("mfq_stats_t").lines().filter_map(|line| line.trim().strip_prefix("uint64_t "));
+    let readme = readme();
+    let mut explained = 0;
+    for field in fields {
+        let name = field.split(['[', ';']).next().expect("a name");
+        assert!(readme.contains(&format!("| `{name}` |")), "the README does not explain {name}");
+        explained += 1;
+    }
+    assert!(explained >= 14);
+}
