@@ -1,0 +1,53 @@
+//! `cargo bench`: what an append costs, beside the machine's own limits, measured in the same run.
+//!
+//! | file | question it answers |
+//! |---|---|
+//! | `speed` | how fast are appends, beside memcpy and memcpy + CRC32C? |
+//! | `rate` | how late are appends at a fixed rate, beside the same loop into plain memory? |
+//! | `footprint` | how much memory does the library keep, what does an idle queue cost, how far ahead does it prefault? |
+//! | `library` | libmfq.so as a host sees it: dlopen and C functions |
+//! | `floor` | memory of the same kind without the library |
+//! | `machine` `report` | where this ran; tables, medians, verdicts |
+//!
+//! `cargo bench -- --quick` takes less of everything; names of parts (`speed`, `rate`, `footprint`) run these only.
+//! The files go to a temporary directory below the target directory, or below `MFQ_BENCH_DIR`.
+
+mod floor;
+mod footprint;
+mod library;
+mod machine;
+mod rate;
+mod report;
+mod speed;
+
+use std::time::Instant;
+
+/// Every queue of the benchmark, and the floor beside it, has files of this size unless it says otherwise.
+pub const FILE_BYTES: u64 = 64 << 20;
+
+const PARTS: [(&str, fn(&machine::Scratch, bool)); 3] =
+    [("speed", speed::run), ("rate", rate::run), ("footprint", footprint::run)];
+
+fn main() {
+    let (mut quick, mut wanted) = (false, Vec::new());
+    for argument in std::env::args().skip(1) {
+        match argument.as_str() {
+            "--bench" => {} // cargo says so to every benchmark
+            "--quick" => quick = true,
+            name if PARTS.iter().any(|(part, _)| *part == name) => wanted.push(argument),
+            other => {
+                eprintln!("{other:?} is not known. Known are --quick, and the parts speed, rate and footprint.");
+                std::process::exit(2);
+            }
+        }
+    }
+    let began = Instant::now();
+    let scratch = machine::Scratch::new();
+    machine::introduce(&scratch);
+    for (name, part) in PARTS {
+        if wanted.is_empty() || wanted.iter().any(|want| want == name) {
+            part(&scratch, quick);
+        }
+    }
+    println!("\n{} s in all.", began.elapsed().as_secs());
+}

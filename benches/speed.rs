@@ -1,0 +1,251 @@
+//! How fast are appends, beside memcpy and memcpy + CRC32C into a mapping of the same kind?
+//!
+//! A loop of appends outruns any prefault, so both sides are measured in laps over pages that are ready: a lap appends
+//! less than what the library has readied, and between laps, untimed, the library catches up. The kinds of lap take turns.
+
+use crate::FILE_BYTES;
+use crate::floor::MappedFloor;
+use crate::library::{Format, Queue};
+use crate::machine::Scratch;
+use crate::report::{Table, Target, heading, median, progress, verdict};
+use std::hint::{black_box, spin_loop};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+const SIZES: [usize; 4] = [64, 256, 1024, 4096];
+
+/// A file is this many laps.
+const LAPS_A_FILE: u64 = 4;
+const LAP_BYTES: u64 = FILE_BYTES / LAPS_A_FILE;
+/// Left out at both ends of a lap, untimed: there files end, and the library is told where the writer is.
+const MARGIN_BYTES: u64 = 512 << 10;
+const TIMED_BYTES: u64 = LAP_BYTES - 2 * MARGIN_BYTES;
+/// Of laps that are one sample together: at memory speed a lap alone is below a millisecond.
+const SAMPLE: Duration = Duration::from_millis(1);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Memcpy,
+    MemcpyCrc,
+    Append(Format),
+}
+
+const KINDS: [(Kind, u32); 7] = [
+    (Kind::Memcpy, 1),
+    (Kind::Append(Format::Raw), 1),
+    (Kind::MemcpyCrc, 1),
+    (Kind::Append(Format::Record), 1),
+    (Kind::Memcpy, 2),
+    (Kind::Append(Format::Raw), 2),
+    (Kind::Append(Format::Record), 2),
+];
+
+/// Medians for one size, in nanoseconds a record of all threads together, in the order of `KINDS`.
+type Row = [f64; KINDS.len()];
+
+pub fn run(scratch: &Scratch, quick: bool) {
+    let rounds = if quick { 8 } else { 32 };
+    let rows: Vec<(usize, Row)> = SIZES.map(|len| (len, measure(scratch, len, rounds))).to_vec();
+    progress("");
+    one_thread(&rows, rounds);
+    two_threads(&rows);
+}
+
+fn measure(scratch: &Scratch, len: usize, rounds: usize) -> Row {
+    let mut floor = MappedFloor::new(scratch);
+    let mut raw = Queue::open(&scratch.fresh("raw"), Format::Raw, FILE_BYTES);
+    let mut record = Queue::open(&scratch.fresh("record"), Format::Record, FILE_BYTES);
+    let data: Vec<u8> = (0..len).map(|i| (i * 131) as u8).collect();
+    let mut samples: [Vec<f64>; KINDS.len()] = Default::default();
+    for round in 0..rounds {
+        progress(&format!("speed: {len} B, round {} of {rounds}", round + 1));
+        for turn in 0..KINDS.len() {
+            let kind = (turn + round) % KINDS.len(); // so that none always comes after the same one
+            let lap = |(kind, threads)| match kind {
+                Kind::Memcpy => floor_lap(&mut floor, &data, threads, false),
+                Kind::MemcpyCrc => floor_lap(&mut floor, &data, threads, true),
+                Kind::Append(Format::Raw) => append_lap(&mut raw, Format::Raw, &data, threads),
+                Kind::Append(Format::Record) => append_lap(&mut record, Format::Record, &data, threads),
+            };
+            samples[kind].push(sample(KINDS[kind], lap));
+        }
+    }
+    samples.map(|of_kind| median(&of_kind))
+}
+
+/// Nanoseconds a record, over as many laps as a sample takes.
+fn sample(what: (Kind, u32), mut lap: impl FnMut((Kind, u32)) -> Lap) -> f64 {
+    let mut sum = Lap { records: 0, took: Duration::ZERO };
+    while sum.took < SAMPLE {
+        let next = lap(what);
+        sum.records += next.records;
+        sum.took += next.took;
+    }
+    sum.took.as_nanos() as f64 / sum.records as f64
+}
+
+struct Lap {
+    records: u64,
+    took: Duration,
+}
+
+fn append_lap(queue: &mut Queue, format: Format, data: &[u8], threads: u32) -> Lap {
+    queue.empty_old_files();
+    let begin = (queue.reserved() + LAP_BYTES / 2) / LAP_BYTES * LAP_BYTES;
+    while queue.append(data).end < begin + MARGIN_BYTES {}
+    queue.wait_ready(TIMED_BYTES + MARGIN_BYTES);
+    let records = TIMED_BYTES / format.step(data.len());
+    let queue = &*queue;
+    race(threads, records, |go| {
+        let append = queue.appender();
+        append(data); // a thread's first call makes its record of pins
+        go.run(|| {
+            append(black_box(data));
+        })
+    })
+}
+
+fn floor_lap(floor: &mut MappedFloor, data: &[u8], threads: u32, checked: bool) -> Lap {
+    let records = TIMED_BYTES / data.len() as u64;
+    let share_bytes = (records / u64::from(threads)) as usize * data.len();
+    let whole = floor.advance(LAP_BYTES as usize).expose_provenance();
+    let nth = AtomicU32::new(0);
+    race(threads, records, |go| {
+        let share = nth.fetch_add(1, Ordering::Relaxed) as usize;
+        let mut to = whole + MARGIN_BYTES as usize + share * share_bytes;
+        let mut crcs = 0;
+        let copy = |to: usize, data: &[u8]| {
+            // SAFETY: the lap has LAP_BYTES of the mapping to itself and this thread its share of them, and takes as
+            // many steps as fit in.
+            unsafe {
+                std::ptr::copy_nonoverlapping(data.as_ptr(), std::ptr::with_exposed_provenance_mut(to), data.len())
+            }
+        };
+        let counts = if checked {
+            go.run(|| {
+                let data = black_box(data);
+                let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+                digest.update(data);
+                copy(to, data);
+                crcs ^= digest.finalize();
+                to += data.len();
+            })
+        } else {
+            go.run(|| {
+                let data = black_box(data);
+                copy(to, data);
+                to += data.len();
+            })
+        };
+        black_box(crcs);
+        counts
+    })
+}
+
+/// A start together and a common finish.
+struct Race {
+    threads: u32,
+    arrived: AtomicU32,
+    over: AtomicBool,
+    share: u64,
+}
+
+impl Race {
+    /// Takes steps until this thread or another one has taken its share: what one does after the other has come to its
+    /// end would not be work side by side. Returns the steps, and when they began and ended.
+    #[inline(always)]
+    fn run(&self, mut step: impl FnMut()) -> (u64, Instant, Instant) {
+        const BETWEEN_LOOKS: u64 = 32;
+        self.arrived.fetch_add(1, Ordering::AcqRel);
+        while self.arrived.load(Ordering::Acquire) < self.threads {
+            spin_loop();
+        }
+        let began = Instant::now();
+        let mut steps = 0;
+        while steps < self.share && !self.over.load(Ordering::Relaxed) {
+            let more = BETWEEN_LOOKS.min(self.share - steps);
+            for _ in 0..more {
+                step();
+            }
+            steps += more;
+        }
+        self.over.store(true, Ordering::Relaxed);
+        (steps, began, Instant::now())
+    }
+}
+
+fn race(threads: u32, records: u64, racer: impl Fn(&Race) -> (u64, Instant, Instant) + Sync) -> Lap {
+    let race =
+        Race { threads, arrived: AtomicU32::new(0), over: AtomicBool::new(false), share: records / u64::from(threads) };
+    let results = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| racer(&race))).collect();
+        let mut results = vec![racer(&race)];
+        results.extend(others.into_iter().map(|other| other.join().expect("a thread of the race")));
+        results
+    });
+    let began = results.iter().map(|(_, began, _)| *began).min().expect("at least one");
+    let ended = results.iter().map(|(_, _, ended)| *ended).max().expect("at least one");
+    Lap { records: results.iter().map(|(steps, ..)| steps).sum(), took: ended - began }
+}
+
+fn ns_and_rate(ns: f64, len: usize) -> String {
+    format!("{ns:.1} ns {:5.1} GB/s", len as f64 / ns)
+}
+
+fn one_thread(rows: &[(usize, Row)], rounds: usize) {
+    heading(
+        "One thread",
+        &format!("Time of a record and rate of its bytes; medians of {rounds} samples of 1 ms or more, in turns."),
+    );
+    let mut table = Table::new(["", "memcpy", "memcpy + CRC32C", "RAW", "RECORD"]);
+    for (len, [memcpy, raw, checked, record, ..]) in rows {
+        let cell = |ns: &f64| ns_and_rate(*ns, *len);
+        table.row([format!("{len} B"), cell(memcpy), cell(checked), cell(raw), cell(record)]);
+    }
+    table.print();
+    println!();
+    let mut table = Table::new([
+        "",
+        "RAW speed / memcpy's",
+        "RECORD time / memcpy's",
+        "RECORD speed / memcpy's",
+        "/ memcpy + CRC32C's",
+    ]);
+    for (len, [memcpy, raw, checked, record, ..]) in rows {
+        let (raw_target, time_target, speed_target) = match len {
+            64 => (Target::None, Target::AtMost(12.0), Target::None),
+            1024 => (Target::AtLeast(0.75), Target::None, Target::AtLeast(0.6)),
+            4096 => (Target::None, Target::None, Target::AtLeast(0.8)),
+            _ => (Target::None, Target::None, Target::None),
+        };
+        table.row([
+            format!("{len} B"),
+            verdict(memcpy / raw, raw_target),
+            verdict(record / memcpy, time_target),
+            verdict(memcpy / record, speed_target),
+            format!("{:.2}", checked / record),
+        ]);
+    }
+    table.print();
+}
+
+fn two_threads(rows: &[(usize, Row)]) {
+    heading(
+        "Two threads on one queue",
+        "Both together while both append: time from one record to the next of either, and rate beside one thread's.",
+    );
+    let mut table = Table::new(["", "memcpy", "RAW", "RECORD", "memcpy / one", "RAW / one", "RECORD / one"]);
+    for (len, [memcpy, raw, _, record, memcpy_two, raw_two, record_two]) in rows {
+        let cell = |ns: &f64| ns_and_rate(*ns, *len);
+        table.row([
+            format!("{len} B"),
+            cell(memcpy_two),
+            cell(raw_two),
+            cell(record_two),
+            format!("{:.2}", memcpy / memcpy_two),
+            verdict(raw / raw_two, Target::AtLeast(1.0)),
+            verdict(record / record_two, Target::AtLeast(1.0)),
+        ]);
+    }
+    table.print();
+}
