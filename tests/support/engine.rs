@@ -1,0 +1,285 @@
+//! What the tests of the engine share: queues over a system that fails on demand, directories looked at from outside.
+#![allow(dead_code)] // each test uses a part of it
+
+use mfq::os::{FaultyOs, Os, native};
+use mfq::{Deadline, Error, Filler, Format, Options, Queue, ReadOutcome, Result, Span};
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, Once};
+use std::time::{Duration, Instant};
+use std::{env, fs, process, thread};
+use tempfile::TempDir;
+
+/// For what has to happen, on a machine however busy. Nothing that works takes a hundredth of it.
+pub const GENEROUS: Duration = Duration::from_secs(30);
+/// The same, for calls that take milliseconds.
+pub const GENEROUS_MS: i32 = 30_000;
+
+/// The process has one allocation thread and a few counters of its own, so tests that hang the one or count by the
+/// others run one after the other. A test that hangs itself is ended.
+pub struct Alone {
+    _turn: MutexGuard<'static, ()>,
+    _ended: Sender<()>,
+}
+
+pub fn alone() -> Alone {
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner()); // another test failed: its own affair
+    let (ended, watch) = channel::<()>();
+    let test = thread::current().name().unwrap_or("a test").to_owned();
+    thread::spawn(move || {
+        if watch.recv_timeout(3 * GENEROUS) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("{test} hangs");
+            process::abort();
+        }
+    });
+    Alone { _turn: turn, _ended: ended }
+}
+
+/// Waits for a condition that another thread brings about.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < GENEROUS, "this never came: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The smallest file there can be: everything rolls.
+pub fn page() -> u64 {
+    native().page_size() as u64
+}
+
+pub fn record() -> Options {
+    Options { file_size: page(), ..Options::default() }
+}
+
+pub fn raw(filler: Filler) -> Options {
+    Options { format: Format::Raw, filler, ..record() }
+}
+
+/// A payload that fills a whole RECORD file of one page.
+pub fn filling() -> Vec<u8> {
+    vec![b'f'; page() as usize - 16]
+}
+
+pub fn scratch() -> TempDir {
+    tempfile::tempdir().expect("a directory to work in")
+}
+
+/// A queue over a system of its own. Dropping it lets hanging calls go first: a close waits for them.
+pub struct Opened {
+    queue: Queue,
+    pub os: Arc<FaultyOs>,
+    pub path: PathBuf,
+}
+
+impl Deref for Opened {
+    type Target = Queue;
+
+    fn deref(&self) -> &Queue {
+        &self.queue
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.os.heal();
+    }
+}
+
+impl Opened {
+    pub fn close(self) -> Result<()> {
+        self.begin_close();
+        self.finish_close()
+    }
+
+    /// The path of the data file at `start`.
+    pub fn file(&self, start: u64) -> PathBuf {
+        self.path.join(format!("{start:020}"))
+    }
+}
+
+pub fn try_open(path: &Path, options: &Options) -> Result<Opened> {
+    try_open_on(FaultyOs::new(native()), path, options)
+}
+
+pub fn try_open_on(os: Arc<FaultyOs>, path: &Path, options: &Options) -> Result<Opened> {
+    let queue = Queue::open(os.clone(), path, options)?;
+    Ok(Opened { queue, os, path: path.into() })
+}
+
+pub fn open(path: &Path, options: &Options) -> Opened {
+    try_open(path, options).expect("a queue")
+}
+
+/// The error of an open that is to be refused.
+pub fn refused(path: &Path, options: &Options) -> Error {
+    match try_open(path, options) {
+        Ok(_) => panic!("{} was opened", path.display()),
+        Err(error) => error,
+    }
+}
+
+pub fn within(ms: i32) -> Deadline {
+    Deadline::after_ms(ms)
+}
+
+/// One record copied out, and where the next one may begin.
+pub fn read(queue: &Queue, offset: u64) -> Result<(Vec<u8>, u64)> {
+    let mut bytes = vec![0; 1 << 20];
+    // SAFETY: the buffer has the length that is said.
+    match unsafe { queue.read(offset, bytes.as_mut_ptr(), bytes.len())? } {
+        ReadOutcome::Copied { len, next } => {
+            bytes.truncate(len);
+            Ok((bytes, next))
+        }
+        ReadOutcome::TooSmall { len } => panic!("a record of {len} bytes"),
+    }
+}
+
+/// All records from the first one on.
+pub fn read_all(queue: &Queue) -> Vec<Vec<u8>> {
+    let (mut records, mut at) = (Vec::new(), queue.offsets().unwrap().min);
+    while let Ok((bytes, next)) = read(queue, at) {
+        records.push(bytes);
+        at = next;
+    }
+    records
+}
+
+/// Appends a record per file until `files` files are begun.
+pub fn fill_files(queue: &Queue, files: usize) -> Vec<Span> {
+    (0..files).map(|_| queue.append(&filling()).expect("an append")).collect()
+}
+
+/// The data files of a directory, by their names.
+pub fn file_starts(path: &Path) -> Vec<u64> {
+    let mut starts: Vec<u64> = fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_type().unwrap().is_file())
+        .map(|entry| entry.file_name().to_str().unwrap().parse().expect("a data file"))
+        .collect();
+    starts.sort_unstable();
+    starts
+}
+
+/// Names, sizes, modes, times and bytes of everything below a directory.
+pub type Snapshot = BTreeMap<PathBuf, (u64, u32, (i64, i64), Vec<u8>)>;
+
+pub fn snapshot(path: &Path) -> Snapshot {
+    let mut all = Snapshot::new();
+    let mut todo = vec![path.to_path_buf()];
+    while let Some(path) = todo.pop() {
+        let about = fs::symlink_metadata(&path).unwrap();
+        let mut bytes = Vec::new();
+        if about.is_dir() {
+            todo.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if about.is_file() {
+            bytes = fs::read(&path).unwrap();
+        }
+        all.insert(path, (about.len(), about.mode(), (about.mtime(), about.mtime_nsec()), bytes));
+    }
+    all
+}
+
+/// What a kill at this moment leaves: the page cache, and so the files as they read now, without their owner's lock.
+/// (The mount is the same one, so for the library it is the same page cache.)
+pub fn as_killed_now(path: &Path) -> TempDir {
+    let image = scratch();
+    copy(path, image.path());
+    image
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir(&to).unwrap();
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), &to).unwrap();
+        }
+    }
+}
+
+/// Every message of the library in this process, for tests to look for those about their own directory.
+pub fn logged(about: &Path) -> Vec<String> {
+    let about = about.to_str().unwrap();
+    LINES.lock().unwrap().iter().filter(|line| line.contains(about)).cloned().collect()
+}
+
+static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+pub fn collect_log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let sink = |_, message: &str| LINES.lock().unwrap().push(message.to_owned());
+        mfq::log::set_sink(Some(Box::new(sink)), mfq::log::Level::Debug);
+    });
+}
+
+/// A process that runs one ignored test of this binary with a directory to work in, until it says that it is ready to
+/// be killed. What it says comes back.
+pub struct Victim {
+    process: Child,
+    pub said: String,
+}
+
+const DIRECTORY: &str = "MFQ_TEST_DIRECTORY";
+const READY: &str = "ready";
+
+pub fn victim(test: &str, path: &Path) -> Victim {
+    let says = scratch();
+    let ready = says.path().join(READY);
+    let process = Command::new(env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .env(DIRECTORY, path)
+        .env(READY, &ready)
+        .spawn()
+        .expect("this test binary again");
+    let mut victim = Victim { process, said: String::new() };
+    eventually("the victim is ready", || {
+        assert_eq!(victim.process.try_wait().unwrap(), None, "{test} ended by itself");
+        ready.exists()
+    });
+    victim.said = fs::read_to_string(ready).unwrap();
+    victim
+}
+
+impl Victim {
+    pub fn kill(mut self) -> String {
+        self.process.kill().unwrap(); // SIGKILL
+        self.process.wait().unwrap();
+        std::mem::take(&mut self.said)
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// In a victim: the directory it was given, none if a person runs it.
+pub fn victims_directory() -> Option<PathBuf> {
+    env::var_os(DIRECTORY).map(PathBuf::from)
+}
+
+/// In a victim: says something and waits to be killed.
+pub fn wait_to_be_killed(says: &str) -> ! {
+    let ready = PathBuf::from(env::var_os(READY).unwrap());
+    let aside = ready.with_extension("aside");
+    fs::write(&aside, says).unwrap();
+    fs::rename(aside, ready).unwrap();
+    loop {
+        thread::park();
+    }
+}
