@@ -1,7 +1,7 @@
 //! What the tests of the engine share: queues over a system that fails on demand, directories looked at from outside.
 #![allow(dead_code)] // each test uses a part of it
 
-use mfq::os::{FaultyOs, Os, native};
+use mfq::os::{FaultyOs, native};
 use mfq::{Deadline, Error, Filler, Format, Options, Queue, ReadOutcome, Result, Span};
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -191,22 +191,36 @@ pub fn snapshot(path: &Path) -> Snapshot {
 /// What a kill at this moment leaves: the page cache, and so the files as they read now, without their owner's lock.
 /// (The mount is the same one, so for the library it is the same page cache.)
 pub fn as_killed_now(path: &Path) -> TempDir {
-    let image = scratch();
-    copy(path, image.path());
-    image
+    let began = Instant::now();
+    loop {
+        let (image, before) = (scratch(), names(path));
+        // The allocation thread may be at work: then it is no moment, and the next one is tried.
+        if copy(path, image.path()).is_ok() && names(path) == before {
+            return image;
+        }
+        assert!(began.elapsed() < GENEROUS, "{} never comes to rest", path.display());
+    }
 }
 
-fn copy(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
+fn names(path: &Path) -> Vec<std::ffi::OsString> {
+    let list = |path: &Path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    let mut names = [list(path), list(&path.join(".mfq"))].concat();
+    names.sort_unstable();
+    names
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
         let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            fs::create_dir(&to).unwrap();
-            copy(&entry.path(), &to);
+        if entry.file_type()?.is_dir() {
+            fs::create_dir(&to)?;
+            copy(&entry.path(), &to)?;
         } else {
-            fs::copy(entry.path(), &to).unwrap();
+            fs::copy(entry.path(), &to)?;
         }
     }
+    Ok(())
 }
 
 /// Every message of the library in this process, for tests to look for those about their own directory.

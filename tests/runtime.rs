@@ -1,0 +1,95 @@
+//! What the process has once: the allocation thread, from the first open to the last close, and again.
+
+#[path = "support/engine.rs"]
+mod support;
+
+use std::{fs, thread};
+use support::*;
+
+fn allocation_threads() -> usize {
+    let comm = |entry: std::io::Result<fs::DirEntry>| fs::read_to_string(entry.ok()?.path().join("comm")).ok();
+    fs::read_dir("/proc/self/task").unwrap().filter_map(comm).filter(|name| name.trim() == "mfq-alloc").count()
+}
+
+/// A thread that was joined may be listed for a moment more.
+fn there_are(threads: usize) {
+    eventually("so many allocation threads", || allocation_threads() == threads);
+}
+
+#[test]
+fn the_runtime_starts_with_the_first_open_and_ends_with_the_last_close_and_starts_again() {
+    let _alone = alone();
+    for _ in 0..3 {
+        there_are(0);
+        let (first, second) = (scratch(), scratch());
+        let one = open(first.path(), &record());
+        there_are(1);
+        let two = open(second.path(), &record());
+        assert_eq!(allocation_threads(), 1, "one serves all");
+        one.append(b"x").unwrap();
+        one.close().unwrap();
+        fill_files(&two, 3);
+        assert_eq!(allocation_threads(), 1);
+        drop(two); // closes as well
+        there_are(0);
+    }
+}
+
+#[test]
+fn an_open_that_fails_and_one_that_only_reads_start_no_thread() {
+    let _alone = alone();
+    let dir = scratch();
+    open(dir.path(), &record()).close().unwrap();
+    there_are(0);
+    refused(dir.path(), &mfq::Options { file_size: 2 * page(), ..record() });
+    let _reader = open(dir.path(), &mfq::Options { read_only: true, ..record() });
+    assert_eq!(allocation_threads(), 0);
+}
+
+#[test]
+fn last_closes_race_with_first_opens() {
+    let _alone = alone();
+    let dirs: Vec<_> = (0..4).map(|_| scratch()).collect();
+    thread::scope(|scope| {
+        for dir in &dirs {
+            scope.spawn(|| {
+                for round in 0..100 {
+                    let queue = open(dir.path(), &record());
+                    // Only a living worker keeps files ahead of one that cannot wait ten milliseconds for itself.
+                    queue.append(&filling()).unwrap();
+                    assert_eq!(queue.offsets().unwrap().min, 0);
+                    assert_eq!(queue.offsets().unwrap().reserved, (round + 1) * page());
+                    queue.close().unwrap();
+                }
+            });
+        }
+    });
+    there_are(0);
+    for dir in &dirs {
+        let queue = open(dir.path(), &record());
+        assert_eq!(read_all(&queue).len(), 100);
+    }
+}
+
+#[test]
+fn asynchronous_signals_are_blocked_in_the_librarys_thread_and_faults_are_not() {
+    let _alone = alone();
+    let dir = scratch();
+    let _queue = open(dir.path(), &record());
+    there_are(1);
+    let task = fs::read_dir("/proc/self/task")
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "mfq-alloc"))
+        .unwrap();
+    let status = fs::read_to_string(task.join("status")).unwrap();
+    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+    let blocked = u64::from_str_radix(blocked.trim(), 16).unwrap();
+    let is_blocked = |signal: i32| blocked & 1 << (signal - 1) != 0;
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGCHLD, libc::SIGALRM, libc::SIGUSR1, libc::SIGPROF] {
+        assert!(is_blocked(signal), "{signal}");
+    }
+    for fault in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGABRT] {
+        assert!(!is_blocked(fault), "{fault}");
+    }
+}
