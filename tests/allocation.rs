@@ -229,12 +229,16 @@ fn a_file_is_handed_out_exactly_once() {
         let payload = vec![b'p'; page() as usize / 3];
         thread::scope(|scope| {
             for _ in 0..8 {
-                scope.spawn(|| (0..100).for_each(|_| drop(queue.append(&payload).unwrap())));
+                scope.spawn(|| (0..100).for_each(|_| assert!(queue.append(&payload).is_ok())));
             }
         });
         let stats = queue.stats().unwrap();
         let begun = queue.offsets().unwrap().reserved.div_ceil(page());
-        assert_eq!(stats.rolls_ready + stats.rolls_waited, begun - 1, "each roll took one file, and one thread took it");
+        assert_eq!(
+            stats.rolls_ready + stats.rolls_waited,
+            begun - 1,
+            "each roll took one file, and one thread took it"
+        );
         assert_eq!(stats.appends, 800);
         let os = queue.os.clone();
         queue.close().unwrap();
@@ -380,7 +384,10 @@ fn a_slow_creation_is_logged_and_counted() {
     assert_eq!(stats.slow_creations, 1);
     let bucket = stats.creation_us.iter().position(|&count| count == 1).unwrap();
     let us = |time: Duration| time.as_micros() as u64;
-    assert!(us(at_least) < 1 << bucket && us(at_most) >= 1 << (bucket - 1), "bucket {bucket}: {at_least:?} {at_most:?}");
+    assert!(
+        us(at_least) < 1 << bucket && us(at_most) >= 1 << (bucket - 1),
+        "bucket {bucket}: {at_least:?} {at_most:?}"
+    );
     let told = |line: &String| line.contains(&format!("{}: creating it took", queue.file(0).display()));
     eventually("it is logged", || logged(dir.path()).iter().any(told));
 }

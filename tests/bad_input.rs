@@ -9,6 +9,8 @@ use mfq::capi::*;
 use std::ffi::{CString, OsStr, c_char};
 use std::mem::{MaybeUninit, size_of};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::{fs, ptr};
@@ -168,13 +170,7 @@ fn a_queue_is_not_opened_as_what_it_is_not() {
         &["format", &name(&framed)],
     );
     refuses(dir.path(), &raw, &small(), MFQ_E_INVALID, &["format", &name(&raw)]);
-    refuses(
-        dir.path(),
-        &raw,
-        &mfq_options_t { format: MFQ_RAW, ..small() },
-        MFQ_E_INVALID,
-        &["filler", &name(&raw)],
-    );
+    refuses(dir.path(), &raw, &mfq_options_t { format: MFQ_RAW, ..small() }, MFQ_E_INVALID, &["filler", &name(&raw)]);
     // What it has is found by itself.
     close(opened(&framed, &defaults()));
     close(opened(&raw, &mfq_options_t { file_size: 0, ..rocketmq }));
@@ -287,12 +283,12 @@ fn a_directory_that_may_not_be_entered_or_written() {
     // SAFETY: takes and gives integers.
     if unsafe { libc::geteuid() } == 0 {
         // Root may do everything: the same as somebody else, in a process of its own.
-        let dir = tempfile::Builder::new().permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777)).tempdir();
-        let dir = dir.unwrap();
+        let dir = scratch();
+        fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
         let program = dir.path().join("test");
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
         let mut nobody = Command::new(&program);
-        std::os::unix::process::CommandExt::uid(&mut nobody, 65534);
+        nobody.uid(65534);
         let output = nobody
             .args(["--exact", "a_directory_that_may_not_be_entered_or_written"])
             .env("TMPDIR", dir.path())
@@ -305,7 +301,7 @@ fn a_directory_that_may_not_be_entered_or_written() {
     let dir = scratch();
     let path = dir.path().join("queue");
     make_queue(&path, &small());
-    let allow = |path: &Path, mode| fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    let allow = |path: &Path, mode| fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     allow(dir.path(), 0o500);
     refuses(dir.path(), dir.path().join("new"), &small(), MFQ_E_IO, &["new"]);
     allow(dir.path(), 0o700);

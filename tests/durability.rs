@@ -224,15 +224,15 @@ fn damage_above_what_was_durable_is_cut_off_and_zeroed() {
     let _alone = alone();
     let dir = scratch();
     let queue = open(dir.path(), &record());
-    let spans: Vec<_> = (0..5).map(|_| queue.append(&third()).unwrap()).collect();
+    let spans: Vec<_> = (0..6).map(|_| queue.append(&third()).unwrap()).collect();
     let killed = as_killed_now(dir.path());
-    damage(killed.path(), &record(), spans[3].offset);
+    damage(killed.path(), &record(), spans[4].offset);
     let reopened = open(killed.path(), &record());
-    assert_eq!(reopened.offsets().unwrap().committed, spans[3].offset);
-    assert_eq!(read_all(&reopened).len(), 3);
+    assert_eq!(reopened.offsets().unwrap().committed, spans[4].offset);
+    assert_eq!(read_all(&reopened).len(), 4);
     let bytes = fs::read(reopened.file(page())).unwrap();
-    assert!(bytes[(spans[3].offset - page()) as usize..].iter().all(|&byte| byte == 0), "nothing old can come back");
-    assert_eq!(reopened.append(b"x").unwrap().offset, spans[3].offset);
+    assert!(bytes[(spans[4].offset - page()) as usize..].iter().all(|&byte| byte == 0), "nothing old can come back");
+    assert_eq!(reopened.append(b"x").unwrap().offset, spans[4].offset);
 }
 
 #[test]

@@ -98,7 +98,10 @@ fn a_claim_that_does_not_fit_is_filled_before_and_rolls() {
     let claim = queue.claim(100).unwrap();
     assert_eq!(claim.offset, page());
     queue.commit(claim.id, 100).unwrap();
-    assert_eq!(fs::read(queue.file(0)).unwrap()[(page() - 107) as usize..][..8], [0, 0, 0, 107, 0xCB, 0xD4, 0x31, 0x94]);
+    assert_eq!(
+        fs::read(queue.file(0)).unwrap()[(page() - 107) as usize..][..8],
+        [0, 0, 0, 107, 0xCB, 0xD4, 0x31, 0x94]
+    );
 }
 
 #[test]

@@ -120,7 +120,8 @@ fn a_full_disk_is_no_space_from_the_append_that_needs_the_file_and_heals() {
             let before = appended.len();
             assert_eq!(append_until_refused(&queue, &mut appended).status(), Status::NoSpace);
             refusals += 1;
-            assert!(appended.len() >= before + 2 * (MIB / 64_100) as usize, "with space the next append succeeds");
+            let more = appended.len() - before;
+            assert!(more as u64 >= 2 * (MIB / 64_100), "with space the next append succeeds: {more} at {size}");
         }
         assert!(queue.stats().unwrap().failed_creations >= refusals);
         is_all_there(&queue, &options, &appended);
