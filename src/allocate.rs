@@ -487,3 +487,71 @@ impl PrefaultStep {
             .map_err(|cause| Error::system(files.directory.name(self.file.start()), cause))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+    use crate::os;
+    use crate::queue::Queue;
+    use std::path::Path;
+
+    /// Nothing is asked of it: the service at test has these files to itself.
+    fn idle_queue(path: &Path) -> Queue {
+        let options = Options { file_size: os::native().page_size() as u64, ..Options::default() };
+        Queue::open(os::native(), path, &options).unwrap()
+    }
+
+    #[test]
+    fn a_superseded_request_is_dropped_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = idle_queue(dir.path());
+        let service = AllocationService::new();
+        let before = superseded_requests();
+        let mut table = service.table.lock();
+        let key = (queue.files.generation, 0);
+        let older = table.request(&queue.files, 0, false).ticket;
+        table.requests.remove(&key); // withdrawn, and asked for again before the worker has looked
+        let newer = table.request(&queue.files, 0, true).ticket;
+        assert_ne!(older, newer);
+        assert_eq!(table.pop().map(|(key, ticket, _)| (key, ticket)), Some((key, newer)));
+        assert!(table.pop().is_none(), "the older one is not made");
+        assert_eq!(superseded_requests(), before + 1);
+    }
+
+    #[test]
+    fn a_request_withdrawn_while_it_is_made_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = idle_queue(dir.path());
+        let service = AllocationService::new();
+        for withdrawn_first in [true, false] {
+            let mut table = service.table.lock();
+            table.request(&queue.files, 0, true);
+            let (key, ticket, files) = table.pop().unwrap();
+            if withdrawn_first {
+                table.requests.remove(&key);
+            }
+            drop(service.make(table, key, ticket, &files));
+            assert_eq!(dir.path().join(format!("{:020}", 0)).exists(), !withdrawn_first);
+            assert!(service.table.lock().in_work.is_empty());
+        }
+        assert_eq!(service.withdraw(&queue.files).len(), 1, "the one that was made and not handed out");
+    }
+
+    #[test]
+    fn a_request_moves_up_when_somebody_waits_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = idle_queue(dir.path());
+        let service = AllocationService::new();
+        let mut table = service.table.lock();
+        let size = queue.files.table.file_bytes();
+        for start in [4 * size, 2 * size, 6 * size] {
+            table.request(&queue.files, start, false);
+        }
+        table.request(&queue.files, 6 * size, true);
+        table.request(&queue.files, 6 * size, false); // a look-ahead that joins does not move it down
+        let order: Vec<u64> = std::iter::from_fn(|| table.pop()).map(|((_, start), ..)| start / size).collect();
+        assert_eq!(order, [6, 2, 4]);
+        assert!(table.queued.is_empty());
+    }
+}

@@ -91,7 +91,8 @@ fn options_that_make_no_sense_touch_no_disk() {
     let new = dir.path().join("new");
     let old = dir.path().join("old");
     make_queue(&old, &small());
-    let cases: [(&str, mfq_status_t, fn(&mut mfq_options_t)); 19] = [
+    type Spoil = fn(&mut mfq_options_t);
+    let cases: [(&str, mfq_status_t, Spoil); 19] = [
         ("struct_size", MFQ_E_INVALID, |o| o.struct_size = 0),
         ("struct_size", MFQ_E_INVALID, |o| o.struct_size = 7),
         ("struct_size", MFQ_E_INVALID, |o| o.struct_size = usize::MAX),

@@ -248,7 +248,7 @@ fn a_queue_ends_where_offsets_end() {
         let last = i64::MAX as u64 / page() * page() - page();
         let queue = open(dir.path(), &Options { start_offset: last, ..options.clone() });
         assert_eq!(queue.append(&vec![b'x'; page() as usize - 16]).unwrap().offset, last);
-        let error = queue.append(&vec![b'x'; 64]).unwrap_err();
+        let error = queue.append(&[b'x'; 64]).unwrap_err();
         assert_eq!(error.status(), Status::NoSpace, "{error}");
         queue.close().unwrap();
         let queue = open(dir.path(), &options);
@@ -371,4 +371,43 @@ fn a_creation_of_a_queue_that_was_cut_short_begins_again() {
             queue.close().unwrap();
         }
     }
+}
+
+#[test]
+fn permissions_are_what_the_host_chose_whatever_the_umask() {
+    use std::os::unix::fs::PermissionsExt;
+    let _alone = alone();
+    // SAFETY: takes and gives integers. The other tests of this process wait for this one.
+    let umask = unsafe { libc::umask(0o077) };
+    for (permissions, files) in [(0, 0o600), (0o600, 0o600), (0o640, 0o640), (0o666, 0o666)] {
+        let dir = scratch();
+        let path = dir.path().join("queue");
+        let queue = open(&path, &Options { permissions, ..record() });
+        fill_files(&queue, 2);
+        queue.close().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        for file in ["meta", "checkpoint", "tail", "lock"] {
+            assert_eq!(mode(&path.join(".mfq").join(file)), files, "{file} with {permissions:o}");
+        }
+        assert_eq!(mode(&name(&path, page())), files, "{permissions:o}");
+    }
+    // SAFETY: as above.
+    unsafe { libc::umask(umask) };
+}
+
+#[test]
+fn a_held_file_outlives_its_queue() {
+    let _alone = alone();
+    let dir = scratch();
+    let queue = open(dir.path(), &record());
+    queue.append(b"held").unwrap();
+    let (file, view) = (queue.find(0).unwrap(), queue.view(0).unwrap());
+    queue.close().unwrap();
+    fs::remove_dir_all(dir.path()).unwrap();
+    assert_eq!(file.size(), page());
+    // SAFETY: both are held, and nobody writes any more.
+    let (record, all) = unsafe {
+        (std::slice::from_raw_parts(view.ptr, view.len), std::slice::from_raw_parts(file.base(), page() as usize))
+    };
+    assert_eq!((record, &all[16..20]), (b"held".as_slice(), b"held".as_slice()));
 }
