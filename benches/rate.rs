@@ -23,20 +23,22 @@ pub fn run(scratch: &Scratch, quick: bool) {
         "Each append timed from its intended moment. The floor is the same loop into plain private memory, one half before\n\
          and one half after. Rolls are the appends that went to the next file.",
     );
-    let mut floor = new_histogram();
     let mut memory = PlainMemory::new(FILE_BYTES);
-    progress("rate: the floor");
-    plain(&mut memory, records / 2, &mut floor);
+    let mut half = || {
+        progress("rate: the floor");
+        plain(&mut memory, records / 2)
+    };
+    let mut before = half();
     for format in [Format::Raw, Format::Record] {
         let name = if format == Format::Raw { "RAW" } else { "RECORD" };
         progress(&format!("rate: {name}"));
         let appended = appends(scratch, format, records);
-        progress("rate: the floor");
-        plain(&mut memory, records / 2, &mut floor);
-        print(name, &appended, &floor);
-        floor.reset();
+        let after = half();
+        before.add(&after).expect("histograms of the same bounds");
+        progress("");
+        print(name, &appended, &before);
+        before = after;
     }
-    progress("");
 }
 
 fn new_histogram() -> Histogram<u64> {
@@ -57,7 +59,8 @@ fn paced<T>(records: u64, mut step: impl FnMut() -> T, mut late_ns: impl FnMut(T
     }
 }
 
-fn plain(memory: &mut PlainMemory, records: u64, late: &mut Histogram<u64>) {
+fn plain(memory: &mut PlainMemory, records: u64) -> Histogram<u64> {
+    let mut late = new_histogram();
     let (memory, data) = (memory.as_mut_slice(), [7u8; RECORD_BYTES]);
     let mut at = 0;
     let step = || {
@@ -65,6 +68,7 @@ fn plain(memory: &mut PlainMemory, records: u64, late: &mut Histogram<u64>) {
         at = if at + 2 * RECORD_BYTES > memory.len() { 0 } else { at + RECORD_BYTES };
     };
     paced(records, step, |(), ns| late.saturating_record(ns));
+    late
 }
 
 struct Appended {

@@ -22,6 +22,9 @@ const MARGIN_BYTES: u64 = 512 << 10;
 const TIMED_BYTES: u64 = LAP_BYTES - 2 * MARGIN_BYTES;
 /// Of laps that are one sample together: at memory speed a lap alone is below a millisecond.
 const SAMPLE: Duration = Duration::from_millis(1);
+/// A sample during which somebody else took a processor away is taken again, at most so often: a millisecond beside the
+/// time of another process says nothing about either side. (The library's own thread rests during a lap.)
+const MOST_RETRIES: u32 = 10;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -45,13 +48,19 @@ type Row = [f64; KINDS.len()];
 
 pub fn run(scratch: &Scratch, quick: bool) {
     let rounds = if quick { 8 } else { 32 };
-    let rows: Vec<(usize, Row)> = SIZES.map(|len| (len, measure(scratch, len, rounds))).to_vec();
+    let mut retries = 0;
+    let rows: Vec<(usize, Row)> = SIZES.map(|len| (len, measure(scratch, len, rounds, &mut retries))).to_vec();
     progress("");
     one_thread(&rows, rounds);
     two_threads(&rows);
+    let samples = SIZES.len() * KINDS.len() * rounds;
+    println!(
+        "\n  {retries} of {} samples were disturbed by other processes and taken again.",
+        samples + retries as usize
+    );
 }
 
-fn measure(scratch: &Scratch, len: usize, rounds: usize) -> Row {
+fn measure(scratch: &Scratch, len: usize, rounds: usize, retries: &mut u32) -> Row {
     let mut floor = MappedFloor::new(scratch);
     let mut raw = Queue::open(&scratch.fresh("raw"), Format::Raw, FILE_BYTES);
     let mut record = Queue::open(&scratch.fresh("record"), Format::Record, FILE_BYTES);
@@ -67,26 +76,35 @@ fn measure(scratch: &Scratch, len: usize, rounds: usize) -> Row {
                 Kind::Append(Format::Raw) => append_lap(&mut raw, Format::Raw, &data, threads),
                 Kind::Append(Format::Record) => append_lap(&mut record, Format::Record, &data, threads),
             };
-            samples[kind].push(sample(KINDS[kind], lap));
+            samples[kind].push(sample(KINDS[kind], retries, lap));
         }
     }
     samples.map(|of_kind| median(&of_kind))
 }
 
 /// Nanoseconds a record, over as many laps as a sample takes.
-fn sample(what: (Kind, u32), mut lap: impl FnMut((Kind, u32)) -> Lap) -> f64 {
-    let mut sum = Lap { records: 0, took: Duration::ZERO };
-    while sum.took < SAMPLE {
-        let next = lap(what);
-        sum.records += next.records;
-        sum.took += next.took;
+fn sample(what: (Kind, u32), retries: &mut u32, mut lap: impl FnMut((Kind, u32)) -> Lap) -> f64 {
+    for attempt in 0.. {
+        let mut sum = Lap { records: 0, took: Duration::ZERO, disturbed: false };
+        while sum.took < SAMPLE && !sum.disturbed {
+            let next = lap(what);
+            sum.records += next.records;
+            sum.took += next.took;
+            sum.disturbed = next.disturbed;
+        }
+        if !sum.disturbed || attempt == MOST_RETRIES {
+            return sum.took.as_nanos() as f64 / sum.records as f64;
+        }
+        *retries += 1;
     }
-    sum.took.as_nanos() as f64 / sum.records as f64
+    unreachable!("the last attempt is as good as it gets")
 }
 
 struct Lap {
     records: u64,
     took: Duration,
+    /// A thread lost its processor to another one.
+    disturbed: bool,
 }
 
 fn append_lap(queue: &mut Queue, format: Format, data: &[u8], threads: u32) -> Lap {
@@ -142,6 +160,14 @@ fn floor_lap(floor: &mut MappedFloor, data: &[u8], threads: u32, checked: bool) 
     })
 }
 
+/// What one thread did in a race.
+struct Finish {
+    steps: u64,
+    began: Instant,
+    ended: Instant,
+    disturbed: bool,
+}
+
 /// A start together and a common finish.
 struct Race {
     threads: u32,
@@ -152,10 +178,11 @@ struct Race {
 
 impl Race {
     /// Takes steps until this thread or another one has taken its share: what one does after the other has come to its
-    /// end would not be work side by side. Returns the steps, and when they began and ended.
+    /// end would not be work side by side.
     #[inline(always)]
-    fn run(&self, mut step: impl FnMut()) -> (u64, Instant, Instant) {
+    fn run(&self, mut step: impl FnMut()) -> Finish {
         const BETWEEN_LOOKS: u64 = 32;
+        let switches = involuntary_switches();
         self.arrived.fetch_add(1, Ordering::AcqRel);
         while self.arrived.load(Ordering::Acquire) < self.threads {
             spin_loop();
@@ -170,22 +197,86 @@ impl Race {
             steps += more;
         }
         self.over.store(true, Ordering::Relaxed);
-        (steps, began, Instant::now())
+        let ended = Instant::now();
+        Finish { steps, began, ended, disturbed: involuntary_switches() != switches }
     }
 }
 
-fn race(threads: u32, records: u64, racer: impl Fn(&Race) -> (u64, Instant, Instant) + Sync) -> Lap {
+fn race(threads: u32, records: u64, racer: impl Fn(&Race) -> Finish + Sync) -> Lap {
     let race =
         Race { threads, arrived: AtomicU32::new(0), over: AtomicBool::new(false), share: records / u64::from(threads) };
+    if threads == 1 {
+        let Finish { steps, began, ended, disturbed } = racer(&race);
+        return Lap { records: steps, took: ended - began, disturbed };
+    }
+    let processors = Processors::allowed();
+    let (mine, others) = processors.split();
     let results = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| racer(&race))).collect();
+        mine.bind();
+        let starts = (1..threads).map(|_| {
+            scope.spawn(|| {
+                others.bind();
+                racer(&race)
+            })
+        });
+        let started: Vec<_> = starts.collect();
         let mut results = vec![racer(&race)];
-        results.extend(others.into_iter().map(|other| other.join().expect("a thread of the race")));
+        results.extend(started.into_iter().map(|other| other.join().expect("a thread of the race")));
         results
     });
-    let began = results.iter().map(|(_, began, _)| *began).min().expect("at least one");
-    let ended = results.iter().map(|(_, _, ended)| *ended).max().expect("at least one");
-    Lap { records: results.iter().map(|(steps, ..)| steps).sum(), took: ended - began }
+    processors.bind();
+    let began = results.iter().map(|result| result.began).min().expect("at least one");
+    let ended = results.iter().map(|result| result.ended).max().expect("at least one");
+    Lap {
+        records: results.iter().map(|result| result.steps).sum(),
+        took: ended - began,
+        disturbed: results.iter().any(|result| result.disturbed),
+    }
+}
+
+/// Where threads may run. Two that race must not begin on the same processor, where the system likes to put a new one.
+#[derive(Clone, Copy)]
+struct Processors(libc::cpu_set_t);
+
+impl Processors {
+    fn allowed() -> Processors {
+        // SAFETY: all zeros is a valid set, it is ours and has the size that is said.
+        unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            let answer = libc::sched_getaffinity(0, size_of_val(&set), &mut set);
+            assert_eq!(answer, 0, "sched_getaffinity: {}", std::io::Error::last_os_error());
+            Processors(set)
+        }
+    }
+
+    /// The one that this thread is on, and the others (or it again, if there is none).
+    fn split(&self) -> (Processors, Processors) {
+        // SAFETY: the sets are ours, and the number is that of a processor.
+        unsafe {
+            let here = libc::sched_getcpu() as usize;
+            let (mut mine, mut others): (libc::cpu_set_t, _) = (std::mem::zeroed(), self.0);
+            libc::CPU_SET(here, &mut mine);
+            libc::CPU_CLR(here, &mut others);
+            (Processors(mine), if libc::CPU_COUNT(&others) > 0 { Processors(others) } else { Processors(mine) })
+        }
+    }
+
+    /// Keeps the calling thread there.
+    fn bind(&self) {
+        // SAFETY: the set is ours and has the size that is said.
+        let answer = unsafe { libc::sched_setaffinity(0, size_of_val(&self.0), &self.0) };
+        assert_eq!(answer, 0, "sched_setaffinity: {}", std::io::Error::last_os_error());
+    }
+}
+
+/// How often this thread lost its processor.
+fn involuntary_switches() -> i64 {
+    // SAFETY: all zeros is a valid rusage, and it is ours.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_THREAD, &mut usage);
+        usage.ru_nivcsw
+    }
 }
 
 fn ns_and_rate(ns: f64, len: usize) -> String {
