@@ -11,6 +11,7 @@ use crate::event::Event;
 use crate::mapped_file::MappedFile;
 use crate::meta::Meta;
 use crate::options::{Filler, Format, MOST_OFFSET, Options};
+use crate::os;
 use crate::place;
 use crate::positions::Positions;
 use crate::queue_files::QueueFiles;
@@ -94,6 +95,7 @@ pub(crate) struct Recovered {
 impl Queue {
     pub(crate) fn assemble(recovered: Recovered, options: &Options) -> Result<Queue> {
         let Recovered { files, meta, first_offset, end, checkpoint, tail } = recovered;
+        os::prepare_barriers();
         if let Some(last) = files.table.last() {
             last.reserved().store(end - last.start(), Ordering::Release);
         }

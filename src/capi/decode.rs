@@ -30,12 +30,17 @@ pub fn expect_callbacks() {
 #[inline]
 pub fn outside_callback() -> Result<()> {
     // Relaxed: a thread inside the callback has seen the sink, which was installed after the flag was set.
-    if CALLBACK_SET.load(Ordering::Relaxed) && log::in_callback() { Err(reentrant()) } else { Ok(()) }
+    if CALLBACK_SET.load(Ordering::Relaxed) { not_in_callback() } else { Ok(()) }
 }
 
+/// Apart, so that the address of the thread-local is not looked up where it is not needed.
 #[cold]
-fn reentrant() -> Error {
-    Error::new(Status::Reentrant, "the library was called from inside its log callback")
+#[inline(never)]
+fn not_in_callback() -> Result<()> {
+    match log::in_callback() {
+        true => Err(Error::new(Status::Reentrant, "the library was called from inside its log callback")),
+        false => Ok(()),
+    }
 }
 
 #[cold]

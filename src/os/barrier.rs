@@ -19,6 +19,11 @@ static REGISTERED: Lazy<bool> = Lazy::new(|| {
     agreed
 });
 
+/// Has the kernel agree now, if it will: the first heavy barrier may come late, and until then light ones are full.
+pub fn prepare_barriers() {
+    Lazy::force(&REGISTERED);
+}
+
 #[inline(always)]
 pub fn light_barrier() {
     if ASYMMETRIC.load(Ordering::Relaxed) {

@@ -7,7 +7,7 @@ mod faults;
 mod linux;
 mod threads;
 
-pub use barrier::{heavy_barrier, light_barrier};
+pub use barrier::{heavy_barrier, light_barrier, prepare_barriers};
 pub use faults::{Call, Fault, FaultyOs};
 pub use linux::native;
 pub(crate) use threads::spawn;
