@@ -146,9 +146,11 @@ impl Queue {
         let mut checksum = Checksum::new(self.meta.seed, file.start() + at, frame, described);
         let mut to = at + record::HEADER_BYTES;
         for part in parts {
-            checksum.add(part);
             // SAFETY: the frame was placed by this call and is not published: its bytes are this thread's alone.
             unsafe { file.write(to, part) };
+            // After the copy: its stores go out to memory while the checksum is computed. (The next append's
+            // compare-and-swap waits for all of them, and nothing would be left to do meanwhile.)
+            checksum.add(part);
             to += part.len() as u64;
         }
         // The gap behind the payload is zero already: nothing was ever written past the end of the log.
