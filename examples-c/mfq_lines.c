@@ -589,9 +589,13 @@ static void parse(int argc, char **argv, struct settings *settings) {
   settings->input_name = argv[optind];
 }
 
-/* As often as fills enough files: a frame adds 16 bytes to a record, and 4 in the mean to come to a multiple of 8. */
+/* As often as fills enough files: a frame of RECORD adds 16 bytes to a line, and what is missing to a multiple of 8. */
 static size_t enough_passes(const struct settings *settings, const struct input *input) {
-  uint64_t pass = input->size + (settings->raw ? 0 : 20 * (uint64_t)input->count);
+  uint64_t pass = 0;
+  for (size_t i = 0; i < input->count; i++) {
+    uint64_t len = input->lines[i].len;
+    pass += settings->raw ? len : (len + 16 + 7) / 8 * 8;
+  }
   if (pass == 0) return 1;
   return (size_t)((ENOUGH_FILES * settings->file_size + pass - 1) / pass);
 }
