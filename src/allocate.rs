@@ -19,6 +19,7 @@ use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Mutex, MutexGuard};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -177,9 +178,13 @@ impl AllocationService {
                     continue;
                 }
                 State::Failed { error, .. } if request.failures > failures_seen => return Err(error.clone()),
-                State::Failed { .. } => {
+                State::Failed { error, .. } => {
+                    let error = error.clone();
                     table.queue_again(key, true);
                     self.wake();
+                    if deadline.has_passed() {
+                        return Err(error); // who never waits would never hear of it
+                    }
                 }
                 State::Queued(_) if Instant::now() >= help_yourself_at => {
                     found = Found::Waited;
@@ -288,6 +293,7 @@ impl AllocationService {
         let still_wanted = |table: &Table| table.requests.get(&key).is_some_and(|request| request.ticket == ticket);
         let queued = table.queued.len();
         drop(table);
+        log::write(Level::Debug, format_args!("creating {}, {queued} queued", files.directory.name(key.1)));
         let began = Instant::now();
         let wanted = || still_wanted(&self.table.lock());
         let outcome = catch_unwind(AssertUnwindSafe(|| files.create(key.1, wanted))).unwrap_or_else(|_| {
@@ -389,25 +395,38 @@ impl Table {
         }
     }
 
-    /// The first request that is still wanted, marked as in work.
+    /// The first request that is still wanted and may be served now, marked as in work.
     fn pop(&mut self) -> Option<(Key, Ticket, Arc<QueueFiles>)> {
-        while let Some((rank, key)) = self.queued.pop_first() {
+        let mut after = None;
+        loop {
+            let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let (&rank, &key) = self.queued.range((behind, Bound::Unbounded)).next()?;
             match self.requests.get(&key) {
                 None => {
+                    self.queued.remove(&rank);
                     count(&EXPIRED);
                     self.dropped.push(("expired", key.1));
                 }
                 Some(request) if request.ticket != rank.ticket => {
+                    self.queued.remove(&rank);
                     count(&SUPERSEDED);
                     self.dropped.push(("superseded", key.1));
                 }
+                Some(request) if self.lacks_predecessor(key, request) => after = Some(rank),
                 Some(request) => {
                     let files = request.files.clone();
                     return Some((key, self.begin(key), files));
                 }
             }
         }
-        None
+    }
+
+    /// Whether the file before this one is asked for and not there yet. A queue's files are made in order: a crash then
+    /// leaves no gap, and the last space of a disk goes to the file that is needed first.
+    fn lacks_predecessor(&self, key: Key, request: &Request) -> bool {
+        let predecessor = key.1.checked_sub(request.files.table.file_bytes()).map(|start| (key.0, start));
+        let before = predecessor.and_then(|key| self.requests.get(&key));
+        before.is_some_and(|before| !matches!(before.state, State::Ready(_)))
     }
 
     fn deliver(&mut self, key: Key, files: &Arc<QueueFiles>, outcome: Result<Created>) {

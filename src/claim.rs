@@ -128,7 +128,7 @@ impl Queue {
     fn take_claim(&self, id: u64, check: impl FnOnce(&Open) -> Result<()>) -> Result<Open> {
         let mut claims = CLAIMS.lock();
         match claims.get(&id) {
-            Some(open) if open.queue == self.files.generation => check(open)?,
+            Some(open) if open.queue == self.files.generation && open.end == End::Open => check(open)?,
             _ => return Err(Error::new(Status::Closed, "the claim was committed, aborted or closed already")),
         }
         Ok(claims.remove(&id).expect("it was there"))
@@ -232,7 +232,6 @@ impl Queue {
         };
         let ptr = open.buffer.as_mut().expect("just set").as_mut_ptr();
         let id = insert(open);
-        self.published(offset);
         Ok(Claim { ptr, len, offset, id })
     }
 

@@ -242,14 +242,15 @@ impl Directory {
         Ok(self.read_private("tail", Tail::FILE_BYTES)?.and_then(|page| Tail::decode(&page)))
     }
 
-    /// A fresh tail page in the place of the old one, mapped.
-    pub fn replace_tail(&self, place: Place, committed: u64) -> Result<MmapRaw> {
-        self.write_private("tail", &Tail::encode(place, committed))?;
-        let mapped = self
-            .os
-            .open(Some(self.private.as_fd()), Path::new("tail"), Open::ReadWrite)
-            .and_then(|fd| self.os.map(fd.as_fd(), Tail::FILE_BYTES, true));
-        mapped.map_err(|cause| Error::system(format_args!("{}: mapping", self.private_name("tail")), cause))
+    /// A tail page that begins now, mapped. It is overwritten in place, which needs no space, and not synced: it only has
+    /// to outlive the process.
+    pub fn begin_tail(&self, place: Place, committed: u64) -> Result<MmapRaw> {
+        let how = Open::Create { permissions: self.file_permissions };
+        let mapped = self.os.open(Some(self.private.as_fd()), Path::new("tail"), how).and_then(|fd| {
+            write_all(&*self.os, fd.as_fd(), &Tail::encode(place, committed), 0)?;
+            self.os.map(fd.as_fd(), Tail::FILE_BYTES, true)
+        });
+        mapped.map_err(|cause| Error::system(format_args!("{}: beginning", self.private_name("tail")), cause))
     }
 
     /// Where this process sees the directory now.

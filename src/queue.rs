@@ -11,7 +11,6 @@ use crate::event::Event;
 use crate::mapped_file::MappedFile;
 use crate::meta::Meta;
 use crate::options::{Filler, Format, MOST_OFFSET, Options};
-use crate::os;
 use crate::place;
 use crate::positions::Positions;
 use crate::queue_files::QueueFiles;
@@ -95,7 +94,6 @@ pub(crate) struct Recovered {
 impl Queue {
     pub(crate) fn assemble(recovered: Recovered, options: &Options) -> Result<Queue> {
         let Recovered { files, meta, first_offset, end, checkpoint, tail } = recovered;
-        os::prepare_barriers();
         if let Some(last) = files.table.last() {
             last.reserved().store(end - last.start(), Ordering::Release);
         }
@@ -298,10 +296,17 @@ impl Queue {
     /// Tells the allocation service where the writer is.
     #[cold]
     fn attend(&self, writer_at: u64) {
-        self.attention_at.store(writer_at + ATTENTION_BYTES, Ordering::Relaxed);
         let (Some(lease), Some(last)) = (&self.lease, self.files.table.last()) else { return };
+        let mut ahead = self.files_ahead.load(Ordering::Relaxed);
+        let mut again_at = writer_at + ATTENTION_BYTES;
+        if self.meta.filler == Filler::RocketMq && writer_at == last.start() {
+            // The last file counts among the empty ones, of which there may be two, until something is in it.
+            ahead -= 1;
+            again_at = 0;
+        }
+        self.attention_at.store(again_at, Ordering::Relaxed);
         let allocation = lease.allocation();
-        allocation.look_ahead(&self.files, last.end(), self.files_ahead.load(Ordering::Relaxed));
+        allocation.look_ahead(&self.files, last.end(), ahead);
         allocation.prefault_ahead(&self.files, writer_at);
         allocation.wake();
     }
@@ -323,7 +328,8 @@ impl Queue {
     pub(crate) fn advance_wrote(&self, until: u64) -> u64 {
         loop {
             let from = self.positions.wrote();
-            if from >= until || self.meta.format == Format::Raw {
+            // What lies behind the end that a read-only open has found was judged to be no part of the log.
+            if from >= until || self.meta.format == Format::Raw || self.is_read_only() {
                 return from;
             }
             let (mut at, mut appends, mut bytes) = (from, 0, 0);
@@ -355,6 +361,9 @@ impl Queue {
     /// The end of what writers have been given.
     pub(crate) fn reserved(&self) -> u64 {
         let Some(last) = self.files.table.last() else { return self.first_offset };
+        if self.is_read_only() {
+            return self.positions.wrote();
+        }
         let hint = last.reserved().load(Ordering::Acquire);
         let within = match self.meta.format {
             Format::Raw => crate::append::raw_position(hint),

@@ -15,7 +15,7 @@ use crate::log::{self, Level};
 use crate::mapped_file::MappedFile;
 use crate::meta::Meta;
 use crate::options::{Format, MOST_OFFSET, Options};
-use crate::os::{Os, heavy_barrier};
+use crate::os::{Os, prepare_barriers};
 use crate::queue::{Queue, Recovered, read_header};
 use crate::queue_files::QueueFiles;
 use crate::record::{CLAIMED, Checksum, HEADER_BYTES, Kind, describe, encode_header, step};
@@ -44,7 +44,7 @@ impl End {
 impl Queue {
     /// Opens the queue in the directory `path`, or creates it there.
     pub fn open(os: Arc<dyn Os>, path: &Path, options: &Options) -> Result<Queue> {
-        heavy_barrier(); // registers the cheap barriers before the first append needs one
+        prepare_barriers();
         let page_bytes = os.page_size() as u64;
         options.check(page_bytes)?;
         let directory = Directory::open(os, path, options)?;
@@ -76,7 +76,7 @@ fn create(directory: Directory, options: &Options) -> Result<Queue> {
     let checkpoint = Checkpoint { epoch: 1, durable: first_offset, first: first_offset, clean: false };
     directory.create_checkpoint(&checkpoint)?;
     let place = directory.place()?;
-    let tail = replace_tail(&directory, place, first_offset)?;
+    let tail = begin_tail(&directory, place, first_offset)?;
     directory.write_meta(&meta)?;
     let table = FileTable::new(file_bytes, VecDeque::new());
     let files = QueueFiles::new(directory, table, first_offset);
@@ -125,7 +125,7 @@ fn open_existing(directory: Directory, meta: Meta, mut listed: Vec<Listed>, opti
     // Whoever crashes from here on leaves a queue that is not clean.
     let durable = checkpoint.durable.min(end.offset);
     let checkpoint = Checkpoint { epoch: checkpoint.epoch + 1, durable, first: first_offset, clean: false };
-    let tail = replace_tail(&directory, place, end.offset)?;
+    let tail = begin_tail(&directory, place, end.offset)?;
     directory.write_checkpoint(&checkpoint)?;
     let table = FileTable::new(meta.file_bytes, files);
     let files = QueueFiles::new(directory, table, end.offset);
@@ -312,7 +312,7 @@ fn settle(
     Ok(files)
 }
 
-fn replace_tail(directory: &Directory, place: Place, committed: u64) -> Result<Tail> {
-    let map = directory.replace_tail(place, committed)?;
+fn begin_tail(directory: &Directory, place: Place, committed: u64) -> Result<Tail> {
+    let map = directory.begin_tail(place, committed)?;
     Ok(Tail::over(MappedFile::new(directory.os.clone(), 0, map)))
 }

@@ -362,7 +362,6 @@ fn a_panic_in_the_worker_is_reported_and_survived() {
         eventually("it came to the call", || queue.os.count(call) >= 2);
         fill_files(&queue, 3);
         eventually("the worker goes on", || file_starts(dir.path()).len() >= 6);
-        assert_eq!(queue.stats().unwrap().self_served_creations, 0);
         queue.close().unwrap();
     }
 }
