@@ -366,7 +366,11 @@ impl Queue {
         }
         let hint = last.reserved().load(Ordering::Acquire);
         let within = match self.meta.format {
-            Format::Raw => crate::append::raw_position(hint),
+            // Past the limit it tells who tried in vain, not how much was given: then all of it was, to the filler.
+            Format::Raw => match crate::append::raw_position(hint) {
+                position if position > self.raw_limit() => last.size(),
+                position => position,
+            },
             // A tail too short for a header is padding by itself: `wrote` passes it, so this has to.
             Format::Record => match place::walk_to_end(&Words { queue: self, file: last }, hint) {
                 within if last.size().saturating_sub(within) < HEADER_BYTES => last.size(),
