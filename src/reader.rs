@@ -159,7 +159,11 @@ impl Queue {
             if u64::from(frame) < HEADER_BYTES || u64::from(frame) > rest {
                 return Err(no_record(offset));
             }
-            // A claimed word below `committed` is an unfinished claim that a read-only open passed over.
+            // A claimed word below `committed` is an unfinished claim that a read-only open passed over. A writer has made
+            // padding of it, so there it is damage, or the middle of a record.
+            if word & CLAIMED != 0 && !self.is_read_only() {
+                return Err(no_record(offset));
+            }
             let skipped = word & CLAIMED != 0 || read_header(&file, at).kind != Some(Kind::Data);
             let found = Found { file, at, frame };
             if !skipped {

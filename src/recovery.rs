@@ -220,7 +220,9 @@ fn walk(
             let frame = word & !CLAIMED;
             let placed = u64::from(frame) >= HEADER_BYTES && u64::from(frame) <= file.size() - at;
             let claimed = word & CLAIMED != 0;
-            let passes = placed && if claimed { same_page_cache } else { is_whole(meta, file, at, frame) };
+            // What is durable was whole: there is no claim in it.
+            let may_be_claimed = same_page_cache && file.start() + at >= checkpoint.durable;
+            let passes = placed && if claimed { may_be_claimed } else { is_whole(meta, file, at, frame) };
             if !passes {
                 end.offset = file.start() + at;
                 if end.offset < checkpoint.durable {

@@ -1,0 +1,66 @@
+//! A commit word whose top bit was flipped on disk looks like a claim that nobody finished. It must not be passed over
+//! where there can be no such claim.
+
+use mfq::{Options, Queue, Status, os};
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+fn open(path: &Path) -> Result<Queue, Status> {
+    let options = Options { file_size: 4096, ..Options::default() };
+    Queue::open(os::native(), path, &options).map_err(|error| error.status())
+}
+
+/// Flips the top bit of the little-endian word at `offset`, in the first file.
+fn flip(path: &Path, offset: u64) {
+    let name = path.join(format!("{:020}", 0));
+    let file = fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset + 3).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x80], offset + 3).unwrap();
+}
+
+#[test]
+fn a_committed_record_that_looks_claimed_is_corrupt_and_not_passed_over() {
+    let work = tempfile::tempdir().unwrap();
+    let queue = open(work.path()).unwrap();
+    let spans: Vec<_> = (0..3u8).map(|i| queue.append(&[i; 100]).unwrap()).collect();
+    assert_eq!(queue.offsets().unwrap().committed, spans[2].end);
+    flip(work.path(), spans[1].offset);
+    assert_eq!(queue.view(spans[0].offset).unwrap().end, spans[0].end);
+    let seen = queue.view(spans[1].offset).map(|view| view.offset).map_err(|error| error.status());
+    assert_eq!(seen, Err(Status::Corrupt));
+}
+
+#[test]
+fn bytes_in_a_record_that_look_like_a_claim_are_no_way_to_the_next_one() {
+    let work = tempfile::tempdir().unwrap();
+    let queue = open(work.path()).unwrap();
+    // 16 bytes claimed, right before the next record.
+    let at = queue.append(&[[0x10, 0, 0, 0x80].as_slice(), &[0; 12]].concat()).unwrap();
+    queue.append(b"the next one").unwrap();
+    let seen = queue.view(at.offset + 16).map(|view| view.offset).map_err(|error| error.status());
+    assert_eq!(seen, Err(Status::Corrupt));
+}
+
+#[test]
+fn a_durable_record_that_looks_claimed_is_corrupt_when_the_queue_is_recovered() {
+    let work = tempfile::tempdir().unwrap();
+    let queue = open(work.path()).unwrap();
+    let spans: Vec<_> = (0..3u8).map(|i| queue.append(&[i; 100]).unwrap()).collect();
+    drop(queue);
+    // Open again, and not closed: the lock goes with the process only, so what a kill leaves is looked at in a copy.
+    let queue = open(work.path()).unwrap();
+    queue.append(b"not durable").unwrap();
+    let killed = tempfile::tempdir().unwrap();
+    for directory in ["", ".mfq"] {
+        fs::create_dir_all(killed.path().join(directory)).unwrap();
+        for entry in fs::read_dir(work.path().join(directory)).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_file() {
+                fs::copy(entry.path(), killed.path().join(directory).join(entry.file_name())).unwrap();
+            }
+        }
+    }
+    flip(killed.path(), spans[1].offset);
+    assert_eq!(open(killed.path()).map(drop), Err(Status::Corrupt));
+}
