@@ -8,6 +8,7 @@
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
+use crate::give_way::give_way;
 use crate::mapped_file::MappedFile;
 use crate::options::{Filler, Format};
 use crate::place::{Log, place};
@@ -21,6 +22,9 @@ pub(crate) const EXCLUSIVE: u64 = 1 << 63;
 /// What RocketMQ's blank needs: a length and a magic number of four bytes each.
 const BLANK_BYTES: u64 = 8;
 const BLANK_MAGIC: u32 = 0xCBD4_3194;
+
+/// RAW: writers of smaller records take turns; larger ones are better copied side by side.
+const TAKING_TURNS_BYTES: usize = 2048;
 
 pub(crate) fn raw_position(counter: u64) -> u64 {
     counter & !EXCLUSIVE
@@ -210,6 +214,10 @@ impl Queue {
         self.check_raw_len(len)?;
         loop {
             if let Some(file) = self.raw_file_with_room(deadline)? {
+                let reserved = file.start() + raw_position(file.reserved().load(Ordering::Relaxed));
+                if len < TAKING_TURNS_BYTES && self.positions.wrote() != reserved {
+                    give_way(|| self.positions.wrote());
+                }
                 let at = self.add_raw(file, len)?;
                 if at + len as u64 <= self.raw_limit() {
                     return Ok((file, at));

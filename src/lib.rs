@@ -17,7 +17,7 @@
 //! | `directory` `meta` `checkpoint` `tail` `sealed` | names, the lock, the small files in `.mfq` |
 //! | `mapped_file` | one file: its mapping and who holds it |
 //! | `os` | every system call |
-//! | `error` `options` `stats` `deadline` `event` `log` | used by all |
+//! | `error` `options` `stats` `deadline` `event` `give_way` `log` | used by all |
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
 compile_error!("libmfq is for Linux on 64-bit little-endian machines: its mappings, locks and offsets depend on it");
@@ -33,6 +33,7 @@ mod error;
 mod event;
 mod file_table;
 mod flush;
+mod give_way;
 pub mod log;
 mod mapped_file;
 mod meta;

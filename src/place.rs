@@ -21,6 +21,8 @@ pub(crate) trait CommitWords {
     fn hint(&self) -> u64;
     /// May be lost or arrive late: it is only a hint.
     fn set_hint(&self, at: u64);
+    /// Another writer was faster; before the next try this one may stay away for a moment.
+    fn give_way(&self);
 }
 
 /// The files of the log, as far as its end concerns.
@@ -63,7 +65,10 @@ fn place_in<F: CommitWords>(file: &F, frame_bytes: u32) -> Option<u64> {
                 file.set_hint(at + step(frame_bytes));
                 return Some(at);
             }
-            Err(taken) => at = walk_to_end(file, at + step(taken)),
+            Err(taken) => {
+                file.give_way();
+                at = walk_to_end(file, at + step(taken));
+            }
         }
     }
     None // and it never will: the log's end in this file only moves up
@@ -195,6 +200,7 @@ mod tests {
                 self.file().hint.store(at, Release);
             }
         }
+        fn give_way(&self) {}
     }
 
     const PADDING: u32 = u32::MAX;

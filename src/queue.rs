@@ -8,6 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
+use crate::give_way::give_way;
 use crate::mapped_file::MappedFile;
 use crate::meta::Meta;
 use crate::options::{Filler, Format, MOST_OFFSET, Options};
@@ -455,5 +456,9 @@ impl place::CommitWords for Words<'_> {
         if self.hint() < at {
             self.file.reserved().store(at, Ordering::Release);
         }
+    }
+
+    fn give_way(&self) {
+        give_way(|| self.hint());
     }
 }
