@@ -17,14 +17,17 @@ const LOCK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock");
 /// Built once for all tests here.
 static HOSTS: LazyLock<PathBuf> = LazyLock::new(|| {
     let hosts = Path::new(env!("CARGO_TARGET_TMPDIR")).join("examples-c");
-    support::run(
-        Command::new("make")
-            .args(["-C", &format!("{}/examples-c", support::ROOT), "all"])
-            .arg(format!("BUILD={}", hosts.display()))
-            .arg(format!("LIBRARY={}", support::library_dir().join("libmfq.so").display())),
-    );
+    support::run(&mut make("all", &hosts));
     hosts
 });
+
+fn make(what: &str, build: &Path) -> Command {
+    let mut make = Command::new("make");
+    make.args(["-C", "examples-c", what]).current_dir(support::ROOT).env("PWD", support::ROOT);
+    make.arg(format!("BUILD={}", build.display()));
+    make.arg(format!("LIBRARY={}", support::library_dir().join("libmfq.so").display()));
+    make
+}
 
 /// A host, with a directory of its own for what it makes.
 struct Host {
@@ -102,6 +105,13 @@ fn lines_come_back_from_one_thread_and_from_several_in_both_formats() {
             check_account(&told, 10 * line_count(input));
         }
     }
+}
+
+#[test]
+fn make_run_appends_the_input_that_is_named_from_where_make_was_called() {
+    let told = support::stdout(make("run", &HOSTS).args(["INPUT=include/mfq.h", "ARGS=-f64K --raw"]));
+    assert!(told.contains("include/mfq.h: ") && told.contains("RAW"), "{told}");
+    check_account(&told, number_before(&told, " times over") * line_count(HEADER));
 }
 
 #[test]
