@@ -37,6 +37,9 @@ pub(crate) const PREFAULT_AHEAD_BYTES: u64 = 64 << 20;
 /// At most this much in one call, which holds the address-space lock meanwhile; one huge page.
 const PREFAULT_STEP_BYTES: u64 = 2 << 20;
 
+/// New files wait for their sync while a writer is about to enter pages that are not ready, up to this many.
+const MOST_UNSYNCED: usize = 4;
+
 /// Requests of all queues dropped because nobody wanted them any more when the worker came to them.
 static EXPIRED: AtomicU64 = AtomicU64::new(0);
 static SUPERSEDED: AtomicU64 = AtomicU64::new(0);
@@ -260,16 +263,12 @@ impl AllocationService {
                 for (how, start) in dropped {
                     log::write(Level::Warn, format_args!("request for the file at {start} {how}: dropped"));
                 }
+            } else if let Some((files, step)) = table.prefault_step() {
+                drop(table);
+                survive("readying pages", || step.take(&files));
             } else if let Some((files, created)) = table.unsynced.pop_front() {
                 drop(table);
                 survive("syncing a new file", || files.make_durable(&created));
-            } else if let Some(files) = table.attention.front().cloned() {
-                let step = table.prefault_step(&files);
-                drop(table);
-                match step {
-                    None => self.done_with_attention(&files),
-                    Some(step) => survive("readying pages", || step.take(&files)),
-                }
             } else {
                 let retry_at = table.retry_failed(Instant::now());
                 drop(table);
@@ -313,11 +312,6 @@ impl AllocationService {
         table.end_work(files.generation);
         files.changed.notify_all();
         table
-    }
-
-    fn done_with_attention(&self, files: &QueueFiles) {
-        let mut table = self.table.lock();
-        table.attention.retain(|queue| queue.generation != files.generation);
     }
 }
 
@@ -465,8 +459,21 @@ impl Table {
         }
     }
 
-    /// The next pages to ready for a queue, if it has not run far enough ahead.
-    fn prefault_step(&self, files: &QueueFiles) -> Option<PrefaultStep> {
+    /// The next pages to ready, for the queue that asked first and has not run far enough ahead. New files are synced
+    /// before, as a sync writes what is readied: but for the pages that a writer is about to enter, unless syncs pile up.
+    fn prefault_step(&mut self) -> Option<(Arc<QueueFiles>, PrefaultStep)> {
+        while let Some(files) = self.attention.front() {
+            let Some(step) = self.next_pages(files) else {
+                self.attention.pop_front();
+                continue;
+            };
+            let wait = !self.unsynced.is_empty() && (!step.is_urgent(files) || self.unsynced.len() > MOST_UNSYNCED);
+            return (!wait).then(|| (files.clone(), step));
+        }
+        None
+    }
+
+    fn next_pages(&self, files: &QueueFiles) -> Option<PrefaultStep> {
         let writer_at = files.writer_at.load(Ordering::Relaxed);
         let from = files.prefaulted_to.load(Ordering::Relaxed).max(writer_at);
         let until = writer_at.saturating_add(PREFAULT_AHEAD_BYTES);
@@ -498,6 +505,10 @@ struct PrefaultStep {
 }
 
 impl PrefaultStep {
+    fn is_urgent(&self, files: &QueueFiles) -> bool {
+        self.file.start() + self.from < files.writer_at.load(Ordering::Relaxed) + PREFAULT_STEP_BYTES
+    }
+
     fn take(self, files: &QueueFiles) -> Result<()> {
         // Past it in any case: pages that cannot be readied are left to the writer.
         files.prefaulted_to.store(self.file.start() + self.from + self.len, Ordering::Relaxed);

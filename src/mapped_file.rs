@@ -9,6 +9,7 @@
 
 use crate::os::{Advice, MmapRaw, Os};
 use std::io;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -134,11 +135,15 @@ impl MappedFile {
 
     /// Shows `[at, at + len)` to `look` in pieces that are copies of the mapped bytes.
     pub(crate) fn read_pieces(&self, mut at: u64, mut len: usize, mut look: impl FnMut(&[u8])) {
-        let mut piece = [0u8; 4096];
+        let mut piece = [MaybeUninit::<u8>::uninit(); 4096]; // zeroing it would cost more than a small record
         while len > 0 {
             let n = len.min(piece.len());
-            self.read(at, &mut piece[..n]);
-            look(&piece[..n]);
+            let to = piece.as_mut_ptr().cast::<u8>();
+            // SAFETY: `piece` has room for `n` bytes, and all of them are written before they are looked at.
+            look(unsafe {
+                self.read_to(at, to, n);
+                std::slice::from_raw_parts(to, n)
+            });
             at += n as u64;
             len -= n;
         }
