@@ -23,9 +23,6 @@ pub(crate) const EXCLUSIVE: u64 = 1 << 63;
 const BLANK_BYTES: u64 = 8;
 const BLANK_MAGIC: u32 = 0xCBD4_3194;
 
-/// RAW: writers of smaller records take turns; larger ones are better copied side by side.
-const TAKING_TURNS_BYTES: usize = 2048;
-
 pub(crate) fn raw_position(counter: u64) -> u64 {
     counter & !EXCLUSIVE
 }
@@ -215,7 +212,7 @@ impl Queue {
         loop {
             if let Some(file) = self.raw_file_with_room(deadline)? {
                 let reserved = file.start() + raw_position(file.reserved().load(Ordering::Relaxed));
-                if len < TAKING_TURNS_BYTES && self.positions.wrote() != reserved {
+                if self.positions.wrote() != reserved {
                     give_way(|| self.positions.wrote());
                 }
                 let at = self.add_raw(file, len)?;
