@@ -25,8 +25,9 @@ use std::time::Instant;
 /// Every queue of the benchmark, and the floor beside it, has files of this size unless it says otherwise.
 pub const FILE_BYTES: u64 = 64 << 20;
 
-const PARTS: [(&str, fn(&machine::Scratch, bool)); 3] =
-    [("speed", speed::run), ("rate", rate::run), ("footprint", footprint::run)];
+/// Measures and prints; quickly if the flag is set.
+type Part = fn(&machine::Scratch, bool);
+const PARTS: [(&str, Part); 3] = [("speed", speed::run), ("rate", rate::run), ("footprint", footprint::run)];
 
 fn main() {
     let (mut quick, mut wanted) = (false, Vec::new());

@@ -71,8 +71,8 @@ fn heap_after(scratch: &Scratch, format: Format, file_bytes: u64, bytes: u64, le
 fn idle(scratch: &Scratch) {
     let queue = Queue::open(&scratch.fresh("idle"), Format::Record, FILE_BYTES);
     queue.append(b"the last record for a while");
-    let ahead = queue.wait_ready(FILE_BYTES / 2);
     settle();
+    let ahead = queue.wait_ready(0);
     let before = threads_of_the_library();
     std::thread::sleep(IDLE);
     let after = threads_of_the_library();

@@ -49,16 +49,24 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
     // SAFETY: the types are those of mfq.h, from which this build of the library was made.
     unsafe {
         Functions {
-            open: std::mem::transmute::<*mut c_void, _>(symbol(c"mfq_open")),
-            close: std::mem::transmute::<*mut c_void, _>(symbol(c"mfq_close")),
-            append: std::mem::transmute::<*mut c_void, _>(symbol(c"mfq_append")),
-            offsets: std::mem::transmute::<*mut c_void, _>(symbol(c"mfq_offsets")),
-            stats: std::mem::transmute::<*mut c_void, _>(symbol(c"mfq_stats")),
-            last_error: std::mem::transmute::<*mut c_void, _>(symbol(c"mfq_last_error")),
-            version: std::mem::transmute::<*mut c_void, _>(symbol(c"mfq_version")),
+            open: function(symbol(c"mfq_open")),
+            close: function(symbol(c"mfq_close")),
+            append: function(symbol(c"mfq_append")),
+            offsets: function(symbol(c"mfq_offsets")),
+            stats: function(symbol(c"mfq_stats")),
+            last_error: function(symbol(c"mfq_last_error")),
+            version: function(symbol(c"mfq_version")),
         }
     }
 });
+
+/// # Safety
+/// `F` is a function pointer type, and that of the function at `symbol`, which is not NULL.
+unsafe fn function<F: Copy>(symbol: *mut c_void) -> F {
+    const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
+    // SAFETY: the caller's promise; both have one size.
+    unsafe { std::mem::transmute_copy(&symbol) }
+}
 
 /// Where cargo put the one of this build: beside the benchmark itself.
 pub fn library_path() -> PathBuf {
