@@ -261,7 +261,7 @@ fn an_error_reaches_its_waiter_at_once_typed_with_errno() {
     for (call, errno, status) in cases {
         let dir = scratch();
         let queue = open(dir.path(), &Options { append_timeout_ms: -1, ..record() });
-        queue.os.fail_all(call, Fault::Errno(errno));
+        queue.os.fail_nth(call, 1, Fault::Errno(errno)); // a second attempt would do: the waiter is told of the first
         let error = queue.append(b"x").unwrap_err();
         assert_eq!((error.status(), error.errno()), (status, errno), "{call:?}: {error}");
         assert!(error.message().contains(queue.file(0).to_str().unwrap()), "{error}");
@@ -467,6 +467,8 @@ fn a_close_waits_for_its_creation_in_flight_and_leaves_nothing_of_it() {
             queue.finish_close()
         });
         eventually("the close has begun", || queue.stats().is_err());
+        thread::sleep(Duration::from_millis(50)); // for a close that would not wait to come to its end
+        assert!(!closing.is_finished());
         assert_eq!(refused(dir.path(), &record()).status(), Status::Locked, "the lock is let go last");
         queue.os.heal();
         closing.join().unwrap().unwrap();
