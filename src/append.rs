@@ -271,6 +271,9 @@ impl Queue {
             return;
         }
         let rest = file.size() - at;
+        if rest == 0 {
+            return; // this turn is the next file's first writer's: `wrote` need not stand still until it is seen here
+        }
         if self.meta.filler == Filler::RocketMq {
             let mut blank = [0; BLANK_BYTES as usize];
             blank[..4].copy_from_slice(&(rest as u32).to_be_bytes());

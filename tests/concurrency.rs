@@ -88,6 +88,27 @@ fn appends_of_eight_threads_are_each_there_once_and_in_order() {
     }
 }
 
+/// Who finds a file exactly full has nothing to fill in it, and shares its turn with the first writer of the next file.
+#[test]
+fn raw_records_that_end_with_their_file_hold_nobody_up() {
+    let _watchdog = Watchdog::new("filling files exactly", 60);
+    let directory = tempfile::tempdir().unwrap();
+    let queue = open(directory.path(), Format::Raw, Filler::Zero);
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let queue = &queue;
+            scope.spawn(move || {
+                for seq in 0..200 {
+                    queue.append(&Label::single(0, thread, seq).record(2048)).unwrap();
+                }
+            });
+        }
+    });
+    let found = read_all(&queue, Format::Raw, Filler::Zero);
+    assert_eq!(found.len(), 200 * THREADS as usize);
+    assert_eq!(queue.offsets().unwrap().committed, 200 * 2048 * u64::from(THREADS));
+}
+
 #[test]
 fn committed_keeps_up_with_eight_writers_that_never_pause() {
     let _watchdog = Watchdog::new("eight writers without a gap", 300);
