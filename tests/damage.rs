@@ -1,6 +1,10 @@
 //! A commit word whose top bit was flipped on disk looks like a claim that nobody finished. It must not be passed over
 //! where there can be no such claim.
 
+#[path = "support/engine.rs"]
+mod engine;
+
+use engine::as_killed_now;
 use mfq::{Options, Queue, Status, os};
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -52,15 +56,7 @@ fn a_durable_record_that_looks_claimed_is_corrupt_when_the_queue_is_recovered() 
     // Open again, and not closed: the lock goes with the process only, so what a kill leaves is looked at in a copy.
     let queue = open(work.path()).unwrap();
     queue.append(b"not durable").unwrap();
-    let killed = tempfile::tempdir().unwrap();
-    for directory in ["", ".mfq"] {
-        fs::create_dir_all(killed.path().join(directory)).unwrap();
-        for entry in fs::read_dir(work.path().join(directory)).unwrap().map(Result::unwrap) {
-            if entry.file_type().unwrap().is_file() {
-                fs::copy(entry.path(), killed.path().join(directory).join(entry.file_name())).unwrap();
-            }
-        }
-    }
+    let killed = as_killed_now(work.path());
     flip(killed.path(), spans[1].offset);
     assert_eq!(open(killed.path()).map(drop), Err(Status::Corrupt));
 }

@@ -3,8 +3,10 @@
 //!
 //! A copy of the directory of an open queue is what a kill would have left; `FaultyOs` says that it is another boot.
 
-mod support;
+#[path = "support/engine.rs"]
+mod engine;
 
+use engine::as_killed_now;
 use mfq::os::FaultyOs;
 use mfq::{Deadline, Filler, Format, Options, Queue, ReadOutcome, Status, os};
 use std::fs;
@@ -12,19 +14,6 @@ use std::path::Path;
 
 const FILE: u64 = 4096;
 const RAW: [Filler; 2] = [Filler::Zero, Filler::RocketMq];
-
-/// The directory of a queue that is open, as it would be found after a kill right now.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&from, &to),
-            false => drop(fs::copy(from, to).unwrap()),
-        }
-    }
-}
 
 fn open(path: &Path, format: Format, filler: Filler) -> Queue {
     let options = Options { file_size: FILE, format, filler, ..Options::default() };
@@ -80,15 +69,14 @@ fn a_queue_that_was_closed_is_all_there_after_a_reboot() {
 
 #[test]
 fn record_is_cut_at_an_open_claim_after_a_reboot() {
-    let work = tempfile::tempdir().unwrap();
-    let (lives, cut) = (work.path().join("lives"), work.path().join("cut"));
-    let queue = open(&lives, Format::Record, Filler::Zero);
+    let lives = tempfile::tempdir().unwrap();
+    let queue = open(lives.path(), Format::Record, Filler::Zero);
     let before: Vec<_> = (0..20u8).map(|i| (queue.append(&[i; 500]).unwrap(), i)).collect();
     let claim = queue.claim(100).unwrap();
     let behind: Vec<_> = (0..40u8).map(|i| (queue.append(&[i; 500]).unwrap(), i)).collect();
-    copy(&lives, &cut);
+    let cut = as_killed_now(lives.path());
 
-    let queue = open_after_reboot(&cut, Format::Record, Filler::Zero);
+    let queue = open_after_reboot(cut.path(), Format::Record, Filler::Zero);
     assert_eq!(committed(&queue), claim.offset);
     before.iter().for_each(|(at, i)| assert_eq!(read(&queue, at.offset).unwrap(), [*i; 500]));
     behind.iter().for_each(|(at, _)| assert_eq!(read(&queue, at.offset), Err(Status::End)));
@@ -97,47 +85,44 @@ fn record_is_cut_at_an_open_claim_after_a_reboot() {
     assert_eq!(at.offset, claim.offset);
     assert_eq!(committed(&queue), at.end);
     close(queue);
-    let queue = open(&cut, Format::Record, Filler::Zero);
+    let queue = open(cut.path(), Format::Record, Filler::Zero);
     assert_eq!(read(&queue, at.offset).unwrap(), b"after the power cut");
     assert_eq!(committed(&queue), at.end);
 }
 
 #[test]
 fn record_passes_over_an_open_claim_in_the_same_boot() {
-    let work = tempfile::tempdir().unwrap();
-    let (lives, killed) = (work.path().join("lives"), work.path().join("killed"));
-    let queue = open(&lives, Format::Record, Filler::Zero);
+    let lives = tempfile::tempdir().unwrap();
+    let queue = open(lives.path(), Format::Record, Filler::Zero);
     queue.append(b"before").unwrap();
     let claim = queue.claim(100).unwrap();
     let behind: Vec<_> = (0..40u8).map(|i| (queue.append(&[i; 500]).unwrap(), i)).collect();
-    copy(&lives, &killed);
+    let killed = as_killed_now(lives.path());
 
     let options = Options { read_only: true, ..Options::default() };
-    let queue = Queue::open(os::native(), &killed, &options).unwrap();
+    let queue = Queue::open(os::native(), killed.path(), &options).unwrap();
     behind.iter().for_each(|(at, i)| assert_eq!(read(&queue, at.offset).unwrap(), [*i; 500]));
     assert_eq!(read(&queue, claim.offset).unwrap(), [0; 500], "a claim is no record");
     drop(queue);
-    let queue = open(&killed, Format::Record, Filler::Zero);
+    let queue = open(killed.path(), Format::Record, Filler::Zero);
     behind.iter().for_each(|(at, i)| assert_eq!(read(&queue, at.offset).unwrap(), [*i; 500]));
     flush(&queue, u64::MAX);
 
     // The claim is padding on disk by now, so that a power cut does not cut there any more.
-    let cut = work.path().join("cut");
-    copy(&killed, &cut);
-    let queue = open_after_reboot(&cut, Format::Record, Filler::Zero);
+    let cut = as_killed_now(killed.path());
+    let queue = open_after_reboot(cut.path(), Format::Record, Filler::Zero);
     behind.iter().for_each(|(at, i)| assert_eq!(read(&queue, at.offset).unwrap(), [*i; 500]));
 }
 
 #[test]
 fn record_keeps_what_was_flushed_after_a_reboot() {
-    let work = tempfile::tempdir().unwrap();
-    let (lives, cut) = (work.path().join("lives"), work.path().join("cut"));
-    let queue = open(&lives, Format::Record, Filler::Zero);
+    let lives = tempfile::tempdir().unwrap();
+    let queue = open(lives.path(), Format::Record, Filler::Zero);
     let flushed: Vec<_> = (0..30u8).map(|i| (queue.append(&[i; 700]).unwrap(), i)).collect();
     flush(&queue, flushed.last().unwrap().0.end);
     queue.claim(100).unwrap();
-    copy(&lives, &cut);
-    let queue = open_after_reboot(&cut, Format::Record, Filler::Zero);
+    let cut = as_killed_now(lives.path());
+    let queue = open_after_reboot(cut.path(), Format::Record, Filler::Zero);
     flushed.iter().for_each(|(at, i)| assert_eq!(read(&queue, at.offset).unwrap(), [*i; 700]));
     assert_eq!(committed(&queue), flushed.last().unwrap().0.end);
 }
@@ -145,22 +130,21 @@ fn record_keeps_what_was_flushed_after_a_reboot() {
 #[test]
 fn a_batch_whose_first_page_is_older_than_its_second_is_cut_after_a_reboot() {
     let work = tempfile::tempdir().unwrap();
-    let cut = work.path().join("cut");
     let options = Options { file_size: 2 * FILE, ..Options::default() };
-    let queue = Queue::open(os::native(), &work.path().join("lives"), &options).unwrap();
+    let queue = Queue::open(os::native(), work.path(), &options).unwrap();
     let first = queue.append(b"flushed").unwrap();
     flush(&queue, first.end);
     queue.append_batch([&[7; 3000][..], &[8; 3000]].into_iter(), |_, _| {}).unwrap();
-    copy(&work.path().join("lives"), &cut);
+    let cut = as_killed_now(work.path());
     // The page that the batch begins in as it was at the flush.
-    let file = cut.join(format!("{:020}", 0));
+    let file = cut.path().join(format!("{:020}", 0));
     let mut bytes = fs::read(&file).unwrap();
     bytes[first.end as usize..FILE as usize].fill(0);
     fs::write(&file, bytes).unwrap();
 
     let os = FaultyOs::new(os::native());
     os.set_boot_id(*b"another boot now");
-    let queue = Queue::open(os, &cut, &options).unwrap();
+    let queue = Queue::open(os, cut.path(), &options).unwrap();
     assert_eq!(committed(&queue), first.end);
     let at = queue.append(&[9; 5000]).unwrap();
     assert_eq!(queue.view(at.offset).unwrap().end, at.end);
@@ -170,15 +154,14 @@ fn a_batch_whose_first_page_is_older_than_its_second_is_cut_after_a_reboot() {
 #[test]
 fn raw_ends_behind_its_last_byte_that_is_not_zero_after_a_reboot() {
     for filler in RAW {
-        let work = tempfile::tempdir().unwrap();
-        let (lives, cut) = (work.path().join("lives"), work.path().join("cut"));
-        let queue = open(&lives, Format::Raw, filler);
+        let lives = tempfile::tempdir().unwrap();
+        let queue = open(lives.path(), Format::Raw, filler);
         for i in 0..30u8 {
             queue.append(&[i + 1; 500]).unwrap();
         }
         let zeros_at_its_end = queue.append(&[[9; 10], [0; 10]].concat()).unwrap();
-        copy(&lives, &cut);
-        let queue = open_after_reboot(&cut, Format::Raw, filler);
+        let cut = as_killed_now(lives.path());
+        let queue = open_after_reboot(cut.path(), Format::Raw, filler);
         assert_eq!(committed(&queue), zeros_at_its_end.offset + 10);
         let at = queue.append(b"goes on").unwrap();
         assert_eq!(at.offset, zeros_at_its_end.offset + 10);
@@ -190,9 +173,8 @@ fn raw_ends_behind_its_last_byte_that_is_not_zero_after_a_reboot() {
 fn raw_does_not_end_below_what_was_flushed_after_a_reboot() {
     for filler in RAW {
         for flushed_files in [0, 3] {
-            let work = tempfile::tempdir().unwrap();
-            let (lives, cut) = (work.path().join("lives"), work.path().join("cut"));
-            let queue = open(&lives, Format::Raw, filler);
+            let lives = tempfile::tempdir().unwrap();
+            let queue = open(lives.path(), Format::Raw, filler);
             for i in 0..7 * flushed_files {
                 queue.append(&[i + 1; 500]).unwrap();
             }
@@ -202,8 +184,8 @@ fn raw_does_not_end_below_what_was_flushed_after_a_reboot() {
             for _ in 0..20 {
                 queue.append(&[0; 500]).unwrap();
             }
-            copy(&lives, &cut);
-            let queue = open_after_reboot(&cut, Format::Raw, filler);
+            let cut = as_killed_now(lives.path());
+            let queue = open_after_reboot(cut.path(), Format::Raw, filler);
             let end = committed(&queue);
             match filler {
                 Filler::Zero => assert_eq!(end, zeros.end),
