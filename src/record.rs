@@ -12,6 +12,7 @@
 //! is absolute, so bytes left by another log, or by this one at another place, never check.
 
 use crc_fast::{CrcAlgorithm, Digest};
+use std::cell::Cell;
 
 pub(crate) const HEADER_BYTES: u64 = 16;
 pub(crate) const ALIGNMENT: u64 = 8;
@@ -67,8 +68,13 @@ pub(crate) fn describe(time_ms: u64, kind: Kind) -> [u8; 8] {
     bytes
 }
 
+thread_local! {
+    /// A digest carries the parameters of its algorithm, some 250 bytes: to set one up costs more than a small checksum.
+    static SPARE: Cell<Option<Box<Digest>>> = const { Cell::new(None) };
+}
+
 /// The checksum of one frame; the payload is added piece by piece.
-pub(crate) struct Checksum(Digest);
+pub(crate) struct Checksum(Box<Digest>);
 
 impl Checksum {
     #[inline]
@@ -78,7 +84,10 @@ impl Checksum {
         prefix[8..16].copy_from_slice(&offset.to_le_bytes());
         prefix[16..20].copy_from_slice(&frame_bytes.to_le_bytes());
         prefix[20..].copy_from_slice(&described);
-        let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
+        // A thread that is ending has none any more.
+        let spare = SPARE.try_with(Cell::take).ok().flatten();
+        let mut digest = spare.unwrap_or_else(|| Box::new(Digest::new(CrcAlgorithm::Crc32Iscsi)));
+        digest.reset();
         digest.update(&prefix);
         Checksum(digest)
     }
@@ -90,7 +99,9 @@ impl Checksum {
 
     #[inline]
     pub fn finish(self) -> u32 {
-        self.0.finalize() as u32
+        let crc = self.0.finalize() as u32;
+        let _ = SPARE.try_with(|spare| spare.set(Some(self.0)));
+        crc
     }
 }
 
