@@ -87,9 +87,9 @@ fn idle(scratch: &Scratch) {
     assert!(!after.is_empty(), "an open queue has at least the allocation thread");
     table.print();
     println!(
-        "\n  Readied ahead of the writer: {:.1} MiB, bound 64 MiB and the step it is in (2 MiB): {}",
+        "\n  Readied ahead of the writer: {:.1} MiB, bound 64 MiB: {}",
         ahead as f64 / f64::from(1 << 20),
-        mark(ahead <= AHEAD_BYTES + (2 << 20))
+        mark(ahead <= AHEAD_BYTES)
     );
 }
 

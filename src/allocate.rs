@@ -489,7 +489,7 @@ impl Table {
         })?;
         // Whole steps, so that a huge page is not asked for in two halves.
         let within = from - start;
-        let end = (within + 1).next_multiple_of(PREFAULT_STEP_BYTES).min(file.size());
+        let end = (within + 1).next_multiple_of(PREFAULT_STEP_BYTES).min(file.size()).min(until - start);
         Some(PrefaultStep { file, from: within, len: end - within })
     }
 }

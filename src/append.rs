@@ -20,8 +20,16 @@ use std::sync::atomic::Ordering;
 /// In a RAW file's counter: a claim is open, and everybody else is to keep out.
 pub(crate) const EXCLUSIVE: u64 = 1 << 63;
 /// What RocketMQ's blank needs: a length and a magic number of four bytes each.
-const BLANK_BYTES: u64 = 8;
+pub(crate) const BLANK_BYTES: u64 = 8;
 const BLANK_MAGIC: u32 = 0xCBD4_3194;
+
+/// The beginning of RocketMQ's filler for the last `rest` bytes of a file.
+pub(crate) fn blank(rest: u64) -> [u8; BLANK_BYTES as usize] {
+    let mut blank = [0; BLANK_BYTES as usize];
+    blank[..4].copy_from_slice(&(rest as u32).to_be_bytes());
+    blank[4..].copy_from_slice(&BLANK_MAGIC.to_be_bytes());
+    blank
+}
 
 pub(crate) fn raw_position(counter: u64) -> u64 {
     counter & !EXCLUSIVE
@@ -275,11 +283,8 @@ impl Queue {
             return; // this turn is the next file's first writer's: `wrote` need not stand still until it is seen here
         }
         if self.meta.filler == Filler::RocketMq {
-            let mut blank = [0; BLANK_BYTES as usize];
-            blank[..4].copy_from_slice(&(rest as u32).to_be_bytes());
-            blank[4..].copy_from_slice(&BLANK_MAGIC.to_be_bytes());
             // SAFETY: the range was given to this thread by the addition that crossed the limit, and is not committed.
-            unsafe { file.write(at, &blank) };
+            unsafe { file.write(at, &blank(rest)) };
         }
         // Zeros are there already.
         self.commit_in_turn(file.start() + at, rest, 0);

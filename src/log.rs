@@ -3,6 +3,7 @@
 use parking_lot::RwLock;
 use std::cell::Cell;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -45,19 +46,8 @@ pub(crate) fn write(level: Level, message: fmt::Arguments<'_>) {
     let sink = SINK.read().clone(); // not held across the host's code, which may take its time
     if let Some(sink) = sink {
         IN_CALLBACK.set(true);
-        let restore = scopeguard(|| IN_CALLBACK.set(false));
-        sink(level, &message.to_string());
-        drop(restore);
+        // A sink's panic is not ours: what the message was about goes on.
+        let _ = catch_unwind(AssertUnwindSafe(|| sink(level, &message.to_string())));
+        IN_CALLBACK.set(false);
     }
-}
-
-/// Runs `f` when dropped, so that a panicking sink does not leave the thread marked.
-fn scopeguard(f: impl FnMut()) -> impl Drop {
-    struct Guard<F: FnMut()>(F);
-    impl<F: FnMut()> Drop for Guard<F> {
-        fn drop(&mut self) {
-            (self.0)()
-        }
-    }
-    Guard(f)
 }

@@ -7,6 +7,7 @@
 //!
 //! Nothing is changed before everything has been found in order.
 
+use crate::append::{BLANK_BYTES, blank};
 use crate::checkpoint::Checkpoint;
 use crate::directory::{Directory, Listed};
 use crate::error::{Error, Result, Status};
@@ -265,10 +266,19 @@ fn last_byte(files: &VecDeque<Arc<MappedFile>>, checkpoint: &Checkpoint) -> u64 
         let floor = checkpoint.durable.clamp(file.start(), file.end()) - file.start();
         let used = file.used_until(floor);
         if used > floor || file.contains(checkpoint.durable) {
-            return file.start() + used;
+            return file.start() + if ends_in_blank(file, used) { file.size() } else { used };
         }
     }
     checkpoint.durable
+}
+
+/// Whether the last bytes of a file that are not zero are RocketMQ's blank: the rest belongs to it.
+fn ends_in_blank(file: &MappedFile, used: u64) -> bool {
+    used.checked_sub(BLANK_BYTES).is_some_and(|at| {
+        let mut bytes = [0; BLANK_BYTES as usize];
+        file.read(at, &mut bytes);
+        bytes == blank(file.size() - at)
+    })
 }
 
 /// Makes the files say what was found: files past the end are removed, what lies behind the end is zeroed and synced,

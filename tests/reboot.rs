@@ -196,3 +196,16 @@ fn raw_does_not_end_below_what_was_flushed_after_a_reboot() {
         }
     }
 }
+
+/// In mid-file a blank would hide from a broker what is appended behind it.
+#[test]
+fn raw_goes_on_behind_the_file_that_a_blank_ends_after_a_reboot() {
+    let lives = tempfile::tempdir().unwrap();
+    let queue = open(lives.path(), Format::Raw, Filler::RocketMq);
+    queue.append(&[7; 3000]).unwrap();
+    queue.append(&[0; 2000]).unwrap(); // does not fit, and leaves no trace in the second file
+    let cut = as_killed_now(lives.path());
+    let queue = open_after_reboot(cut.path(), Format::Raw, Filler::RocketMq);
+    assert_eq!(committed(&queue), FILE);
+    assert_eq!(queue.append(b"goes on").unwrap().offset, FILE);
+}
