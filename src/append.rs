@@ -273,9 +273,10 @@ impl Queue {
     /// from which they do not fit is given to one thread only: it fills the file.
     #[inline]
     fn add_raw(&self, file: &MappedFile, len: usize) -> Result<u64> {
-        let at = file.reserved().fetch_add(len as u64, Ordering::AcqRel);
-        // An addition beside an open claim is undone by the claim's end, which sets the counter.
-        if at & EXCLUSIVE != 0 { Err(busy()) } else { Ok(at) }
+        // Not a plain addition: beside an open claim it would push the counter over space that nobody fills, and whoever
+        // looks at it meanwhile (`reserved`, a claim that begins) would take that for given away.
+        let add = |counter: u64| (counter & EXCLUSIVE == 0).then_some(counter + len as u64);
+        file.reserved().fetch_update(Ordering::AcqRel, Ordering::Acquire, add).map_err(|_| busy())
     }
 
     /// Fills a file from the position from which its crossing writer did not fit; does nothing for those behind it.

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 use support::handles::{self, How, RAW, RECORD};
 use support::records::{Found, LEAST_BYTES, Label, read_all};
 use support::watchdog::Watchdog;
@@ -304,6 +305,49 @@ fn a_raw_claim_open_at_close_leaves_nothing() {
     let queue = handles::Queue::open(directory.path(), &RAW).unwrap();
     assert_eq!(queue.offsets().unwrap().committed, at.end);
     assert_eq!(queue.append(b"after").unwrap().offset, at.end);
+    queue.close().unwrap();
+}
+
+/// What an append adds that is refused because of a claim must never be seen: a roll by `get_last` would leave a hole in
+/// the file before, and every append behind it would wait for ever.
+#[test]
+fn appends_refused_beside_a_raw_claim_reserve_nothing() {
+    const APPENDS: u64 = 1000;
+    let _watchdog = Watchdog::new("appending beside claims", 120);
+    let directory = tempfile::tempdir().unwrap();
+    let queue = handles::Queue::open(directory.path(), &How { file_size: 1 << 20, ..RAW }).unwrap();
+    let appended = AtomicU64::new(0);
+    let going_on = || appended.load(Ordering::Relaxed) < APPENDS;
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while going_on() {
+                    match queue.append(&[b'r'; 400_000]) {
+                        Ok(_) => drop(appended.fetch_add(1, Ordering::Relaxed)),
+                        Err(status) => assert_eq!(status, MFQ_E_BUSY),
+                    }
+                }
+            });
+        }
+        scope.spawn(|| {
+            while going_on() {
+                match queue.claim(1000) {
+                    Ok(mut claim) => {
+                        thread::sleep(Duration::from_micros(50)); // for appends to come in between
+                        claim.abort().unwrap();
+                    }
+                    Err(status) => assert_eq!(status, MFQ_E_BUSY),
+                }
+            }
+        });
+        let mut before = 0;
+        while going_on() {
+            let _ = queue.get_last(0);
+            let reserved = queue.offsets().unwrap().reserved;
+            assert!(before <= reserved, "reserved went back from {before} to {reserved}");
+            before = reserved;
+        }
+    });
     queue.close().unwrap();
 }
 
