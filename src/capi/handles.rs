@@ -15,12 +15,14 @@ use std::sync::atomic::AtomicBool;
 
 // In boxes where a value is large: unused slots cost memory too.
 pub static QUEUES: Table<Box<Queue>, 1, 0> = Table::new();
-pub static FILES: Table<HeldFile, 2, 0> = Table::new();
-// A cell of its own: a call on a reader uses the queue as well.
+// A cell of their own: a call on a file or a reader uses the queue as well.
+pub static FILES: Table<HeldFile, 2, 1> = Table::new();
 pub static READERS: Table<Box<OpenReader>, 3, 1> = Table::new();
 pub static VIEWS: Table<Arc<MappedFile>, 4, NO_CELL> = Table::new();
 
 pub struct HeldFile {
+    /// A handle, not a reference: a held file does not keep its queue open.
+    pub queue: u64,
     pub file: Arc<MappedFile>,
     /// Of the queue, which may be closed by now.
     pub positions: Arc<Positions>,

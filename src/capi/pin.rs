@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// A reader call holds the reader and its queue.
+/// A call on a reader or a file holds that and its queue.
 const CELLS: usize = 2;
 
 /// Apart from each other by two cache lines, which the hardware fetches in pairs.

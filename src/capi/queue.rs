@@ -79,11 +79,12 @@ pub unsafe extern "C" fn mfq_get_last(
     file: *mut *mut mfq_file_t,
 ) -> mfq_status_t {
     guard(|| {
+        let handle = handles::number(queue);
         let queue = handles::queue(queue, "mfq_get_last: queue")?;
         // SAFETY: the host says that `file` is its own; checked for NULL and alignment.
         let out = unsafe { decode::output(file, "mfq_get_last: file")? };
         let file = queue.get_last(Deadline::after_ms(timeout_ms))?;
-        let held = HeldFile { file, positions: queue.positions() };
+        let held = HeldFile { queue: handle, file, positions: queue.positions() };
         out.write(handles::pointer(FILES.insert(held)?));
         Ok(())
     })
@@ -97,10 +98,11 @@ pub unsafe extern "C" fn mfq_get_last(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_find(queue: *mut mfq_queue_t, offset: u64, file: *mut *mut mfq_file_t) -> mfq_status_t {
     guard(|| {
+        let handle = handles::number(queue);
         let queue = handles::queue(queue, "mfq_find: queue")?;
         // SAFETY: the host says that `file` is its own; checked for NULL and alignment.
         let out = unsafe { decode::output(file, "mfq_find: file")? };
-        let held = HeldFile { file: queue.find(offset)?, positions: queue.positions() };
+        let held = HeldFile { queue: handle, file: queue.find(offset)?, positions: queue.positions() };
         out.write(handles::pointer(FILES.insert(held)?));
         Ok(())
     })
@@ -116,6 +118,10 @@ pub unsafe extern "C" fn mfq_file_info(file: *mut mfq_file_t, info: *mut mfq_fil
         let held = handles::file(file, "mfq_file_info: file")?;
         // SAFETY: the host says that `info` is its own and set its size; checked there.
         let out = unsafe { decode::sized_output(info, "mfq_file_info: info")? };
+        // RECORD's writers leave it to whoever asks to move `wrote`. A closed queue has done so.
+        if let Ok(queue) = QUEUES.pin(held.queue, "mfq_file_info: the queue of the file") {
+            queue.advance_wrote(held.file.end());
+        }
         out.write(encode::file_info(&held));
         Ok(())
     })

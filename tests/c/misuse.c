@@ -400,6 +400,10 @@ static void what_is_held_outlives_the_queue(void) {
   WORKS(mfq_view(queue, at.offset, &view));
   WORKS(mfq_reader_open(queue, at.offset, &reader));
   WORKS(mfq_reader_next(reader, 1000, &next));
+  WORKS(mfq_append(queue, "told", 4, &at));
+  mfq_file_info_t live = {.struct_size = sizeof live};
+  WORKS(mfq_file_info(file, &live));
+  CHECK(live.wrote == at.end - live.start && live.committed == live.wrote);
   WORKS(mfq_close(queue));
   CHECK(view.len == 4 && memcmp(view.ptr, "held", 4) == 0);
   CHECK(next.len == 4 && memcmp(next.ptr, "held", 4) == 0);
