@@ -5,7 +5,6 @@ use crate::error::{Error, Result, Status};
 use crate::meta::Meta;
 use crate::options::{MOST_OFFSET, Options};
 use crate::os::{Kind, Lock, MmapRaw, Open, Os};
-use crate::sealed::{read_all, write_all};
 use crate::tail::{Place, Tail};
 use parking_lot::Mutex;
 use std::ffi::OsStr;
@@ -373,6 +372,31 @@ fn sync_parent(os: &dyn Os, path: &Path) -> Result<()> {
     let through = parent.join(".");
     let synced = os.open(None, &through, Open::Directory).and_then(|fd| os.sync_directory(fd.as_fd()));
     synced.map_err(|cause| Error::system(format_args!("{}: syncing", parent.display()), cause))
+}
+
+fn read_all(os: &dyn Os, fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buf.len() {
+        match os.read_at(fd, &mut buf[filled..], filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+            Err(cause) => return Err(cause),
+        }
+    }
+    Ok(filled)
+}
+
+fn write_all(os: &dyn Os, fd: BorrowedFd<'_>, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
+    while !buf.is_empty() {
+        match os.write_at(fd, buf, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => (buf, offset) = (&buf[n..], offset + n as u64),
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+            Err(cause) => return Err(cause),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
