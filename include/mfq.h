@@ -228,7 +228,7 @@
 // mfq_set_log: something is slow or strange.
 #define MFQ_LOG_WARN 2
 
-// mfq_set_log: opened, recovered, closed.
+// mfq_set_log: recovered; an attempt to create a file that failed.
 #define MFQ_LOG_INFO 3
 
 // mfq_set_log: each file.
@@ -352,9 +352,9 @@ typedef struct {
   uint64_t slow_creations;
   // Attempts to create a file that failed.
   uint64_t failed_creations;
-  // Requests for a file that were withdrawn before anybody worked on them.
+  // Requests for a file that were withdrawn before anybody worked on them; of all queues of the process.
   uint64_t expired_requests;
-  // Requests for a file that were replaced by a newer one for the same file.
+  // Requests for a file that were replaced by a newer one for the same file; of all queues of the process.
   uint64_t superseded_requests;
   // Files that a waiting writer created by itself, because the allocation thread was busy elsewhere.
   uint64_t self_served_creations;
@@ -508,7 +508,7 @@ mfq_status_t mfq_file_release(mfq_file_t *file);
 // when the call began. Waits first until that is committed, so an open claim below ends in TIMEOUT. Calls that wait at
 // the same time share one system call; the one that makes it may overrun its time by as long as that takes.
 //
-// Errors: INVALID, CLOSED, TIMEOUT, IO or NO_SPACE (the sync failed: the queue is poisoned from now on), POISONED.
+// Errors: INVALID, CLOSED, READ_ONLY, TIMEOUT, IO or NO_SPACE (the sync failed: the queue is poisoned from now on), POISONED.
 //
 // Blocks: for the disk, and at most timeout_ms for others.
 mfq_status_t mfq_flush(mfq_queue_t *queue, uint64_t up_to, int32_t timeout_ms);
@@ -571,8 +571,8 @@ mfq_status_t mfq_append_batch(mfq_queue_t *queue, const mfq_slice_t *records, si
 // Blocks: as mfq_append.
 mfq_status_t mfq_claim(mfq_queue_t *queue, size_t len, mfq_claim_t *claim);
 
-// Makes the first `len` bytes of a claim a record. Fewer than were claimed are fine in RAW; in RECORD, if what is left,
-// rounded down to a multiple of 8, is 0 or at least 16 (it becomes padding). `at` may be NULL. From any thread.
+// Makes the first `len` bytes of a claim a record. Fewer than were claimed are fine in RAW; in RECORD, if what is left
+// is 0 or at least 16 once both lengths are rounded up to a multiple of 8 (it becomes padding). `at` may be NULL. From any thread.
 //
 // Errors: INVALID (`len` more than claimed, or a rest that cannot be padding: the claim is still open), CLOSED (it was
 // committed or aborted before, or the queue is closed: it is no record), and in RAW as mfq_append. The memory must not be
@@ -595,7 +595,7 @@ mfq_status_t mfq_abort(mfq_claim_t *claim);
 // bytes like others, `*next` is offset + *len, and `cap` 0 is INVALID.
 //
 // Errors: INVALID (RECORD: `offset` is not a multiple of 8), CLOSED, END (`offset` is at or beyond committed), NOT_FOUND
-// (before the first offset kept), CORRUPT (damaged, or `offset` is not the start of a record), TOO_LARGE.
+// (before the first offset kept), CORRUPT (damaged, or `offset` is not the start of a record), TOO_LARGE. After CORRUPT the bytes of `buf` are undefined.
 mfq_status_t mfq_read(mfq_queue_t *queue, uint64_t offset, void *buf, size_t cap, size_t *len, uint64_t *next);
 
 // Gives a record in place, as mfq_read would copy it, and holds its file. RAW: everything from `offset` to the end of what

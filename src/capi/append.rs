@@ -116,8 +116,8 @@ pub unsafe extern "C" fn mfq_claim(queue: *mut mfq_queue_t, len: usize, claim: *
     })
 }
 
-/// Makes the first `len` bytes of a claim a record. Fewer than were claimed are fine in RAW; in RECORD, if what is left,
-/// rounded down to a multiple of 8, is 0 or at least 16 (it becomes padding). `at` may be NULL. From any thread.
+/// Makes the first `len` bytes of a claim a record. Fewer than were claimed are fine in RAW; in RECORD, if what is left
+/// is 0 or at least 16 once both lengths are rounded up to a multiple of 8 (it becomes padding). `at` may be NULL. From any thread.
 ///
 /// Errors: INVALID (`len` more than claimed, or a rest that cannot be padding: the claim is still open), CLOSED (it was
 /// committed or aborted before, or the queue is closed: it is no record), and in RAW as mfq_append. The memory must not be

@@ -103,7 +103,7 @@ pub const MFQ_FLUSHED: i32 = 1;
 pub const MFQ_LOG_ERROR: i32 = 1;
 /// mfq_set_log: something is slow or strange.
 pub const MFQ_LOG_WARN: i32 = 2;
-/// mfq_set_log: opened, recovered, closed.
+/// mfq_set_log: recovered; an attempt to create a file that failed.
 pub const MFQ_LOG_INFO: i32 = 3;
 /// mfq_set_log: each file.
 pub const MFQ_LOG_DEBUG: i32 = 4;

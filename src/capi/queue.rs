@@ -145,7 +145,7 @@ pub unsafe extern "C" fn mfq_file_release(file: *mut mfq_file_t) -> mfq_status_t
 /// when the call began. Waits first until that is committed, so an open claim below ends in TIMEOUT. Calls that wait at
 /// the same time share one system call; the one that makes it may overrun its time by as long as that takes.
 ///
-/// Errors: INVALID, CLOSED, TIMEOUT, IO or NO_SPACE (the sync failed: the queue is poisoned from now on), POISONED.
+/// Errors: INVALID, CLOSED, READ_ONLY, TIMEOUT, IO or NO_SPACE (the sync failed: the queue is poisoned from now on), POISONED.
 ///
 /// Blocks: for the disk, and at most timeout_ms for others.
 #[unsafe(no_mangle)]

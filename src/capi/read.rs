@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// bytes like others, `*next` is offset + *len, and `cap` 0 is INVALID.
 ///
 /// Errors: INVALID (RECORD: `offset` is not a multiple of 8), CLOSED, END (`offset` is at or beyond committed), NOT_FOUND
-/// (before the first offset kept), CORRUPT (damaged, or `offset` is not the start of a record), TOO_LARGE.
+/// (before the first offset kept), CORRUPT (damaged, or `offset` is not the start of a record), TOO_LARGE. After CORRUPT the bytes of `buf` are undefined.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_read(
     queue: *mut mfq_queue_t,

@@ -173,9 +173,9 @@ pub struct mfq_stats_t {
     pub slow_creations: u64,
     /// Attempts to create a file that failed.
     pub failed_creations: u64,
-    /// Requests for a file that were withdrawn before anybody worked on them.
+    /// Requests for a file that were withdrawn before anybody worked on them; of all queues of the process.
     pub expired_requests: u64,
-    /// Requests for a file that were replaced by a newer one for the same file.
+    /// Requests for a file that were replaced by a newer one for the same file; of all queues of the process.
     pub superseded_requests: u64,
     /// Files that a waiting writer created by itself, because the allocation thread was busy elsewhere.
     pub self_served_creations: u64,
