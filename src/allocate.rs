@@ -13,7 +13,7 @@ use crate::error::{Error, Result, Status};
 use crate::log::{self, Level};
 use crate::mapped_file::MappedFile;
 use crate::options::MOST_OFFSET;
-use crate::queue_files::{Created, QueueFiles};
+use crate::queue_files::QueueFiles;
 use crate::stats::count;
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Mutex, MutexGuard};
@@ -39,6 +39,8 @@ const PREFAULT_STEP_BYTES: u64 = 2 << 20;
 
 /// New files wait for their sync while a writer is about to enter pages that are not ready, up to this many.
 const MOST_UNSYNCED: usize = 4;
+/// A writer that outruns the worker leaves no time for syncs: of so many files it is remembered that they want one.
+const MOST_REMEMBERED: usize = 64;
 
 /// Requests of all queues dropped because nobody wanted them any more when the worker came to them.
 static EXPIRED: AtomicU64 = AtomicU64::new(0);
@@ -64,6 +66,8 @@ struct Request {
     state: State,
     /// Attempts that failed so far.
     failures: u32,
+    /// When it was asked for, or asked for again after a failure.
+    since: Instant,
 }
 
 enum State {
@@ -85,7 +89,7 @@ struct Table {
     /// Creations under way, by queue.
     in_work: HashMap<u64, usize>,
     /// New files whose directory entry is not durable yet.
-    unsynced: VecDeque<(Arc<QueueFiles>, Created)>,
+    unsynced: VecDeque<(Arc<QueueFiles>, Arc<MappedFile>)>,
     /// Queues whose writer has come closer to the end of what is ready.
     attention: VecDeque<Arc<QueueFiles>>,
     /// Requests dropped and not logged yet: how, and for which file.
@@ -157,7 +161,7 @@ impl AllocationService {
         if start > MOST_OFFSET - files.table.file_bytes() {
             return Err(Error::new(Status::NoSpace, "the queue has used all its offsets, which end at INT64_MAX"));
         }
-        let help_yourself_at = Instant::now() + HELP_YOURSELF_AFTER;
+        let may_wait = !matches!(deadline, Deadline::Now);
         let mut found = Found::Ready;
         let mut handed_out = false;
         let mut failures_before = None;
@@ -171,6 +175,8 @@ impl AllocationService {
                 return Err(Error::closed());
             }
             let request = table.request(files, start, true);
+            // Counted from the request and not from this call, so that a caller who comes often for a short time is served.
+            let help_yourself_at = request.since + HELP_YOURSELF_AFTER;
             let failures_seen = *failures_before.get_or_insert(request.failures);
             match &request.state {
                 State::Ready(file) => {
@@ -189,7 +195,7 @@ impl AllocationService {
                         return Err(error); // who never waits would never hear of it
                     }
                 }
-                State::Queued(_) if Instant::now() >= help_yourself_at => {
+                State::Queued(_) if may_wait && Instant::now() >= help_yourself_at => {
                     found = Found::Waited;
                     count(&files.counters.self_served_creations);
                     let ticket = table.begin(key);
@@ -266,9 +272,9 @@ impl AllocationService {
             } else if let Some((files, step)) = table.prefault_step() {
                 drop(table);
                 survive("readying pages", || step.take(&files));
-            } else if let Some((files, created)) = table.unsynced.pop_front() {
+            } else if let Some((files, file)) = table.unsynced.pop_front() {
                 drop(table);
-                survive("syncing a new file", || files.make_durable(&created));
+                survive("syncing a new file", || files.make_durable(&file));
             } else {
                 let retry_at = table.retry_failed(Instant::now());
                 drop(table);
@@ -305,9 +311,9 @@ impl AllocationService {
         let mut table = self.table.lock();
         if still_wanted(&table) {
             table.deliver(key, files, outcome);
-        } else if let Ok(created) = outcome {
+        } else if let Ok(file) = outcome {
             // Withdrawn after its last look. The queue's lock is still held: `withdraw` waits for `in_work`.
-            let _ = files.directory.remove(created.file.start());
+            let _ = files.directory.remove(file.start());
         }
         table.end_work(files.generation);
         files.changed.notify_all();
@@ -315,7 +321,7 @@ impl AllocationService {
     }
 }
 
-fn report(files: &QueueFiles, start: u64, took: Duration, queued: usize, outcome: &Result<Created>) {
+fn report(files: &QueueFiles, start: u64, took: Duration, queued: usize, outcome: &Result<Arc<MappedFile>>) {
     let name = || files.directory.name(start);
     match outcome {
         Ok(_) => files.counters.created(took),
@@ -351,7 +357,8 @@ impl Table {
                 let ticket = self.next_ticket;
                 let rank = rank(files, start, awaited, ticket);
                 self.queued.insert(rank, key);
-                let request = Request { ticket, files: files.clone(), state: State::Queued(rank), failures: 0 };
+                let (state, since) = (State::Queued(rank), Instant::now());
+                let request = Request { ticket, files: files.clone(), state, failures: 0, since };
                 self.requests.insert(key, request);
             }
             Some(State::Queued(rank)) if awaited && rank.unawaited => self.queue_again(key, true),
@@ -362,8 +369,9 @@ impl Table {
 
     fn queue_again(&mut self, key: Key, awaited: bool) {
         let request = self.requests.get_mut(&key).expect("a request to queue again");
-        if let State::Queued(before) = request.state {
-            self.queued.remove(&before);
+        match request.state {
+            State::Queued(before) => drop(self.queued.remove(&before)),
+            _ => request.since = Instant::now(),
         }
         let rank = rank(&request.files, key.1, awaited, request.ticket);
         request.state = State::Queued(rank);
@@ -423,12 +431,15 @@ impl Table {
         before.is_some_and(|before| !matches!(before.state, State::Ready(_)))
     }
 
-    fn deliver(&mut self, key: Key, files: &Arc<QueueFiles>, outcome: Result<Created>) {
+    fn deliver(&mut self, key: Key, files: &Arc<QueueFiles>, outcome: Result<Arc<MappedFile>>) {
         let request = self.requests.get_mut(&key).expect("a request to deliver to");
         match outcome {
-            Ok(created) => {
-                request.state = State::Ready(created.file.clone());
-                self.unsynced.push_back((files.clone(), created));
+            Ok(file) => {
+                request.state = State::Ready(file.clone());
+                self.unsynced.push_back((files.clone(), file));
+                if self.unsynced.len() > MOST_REMEMBERED {
+                    self.unsynced.pop_front(); // a flush makes up for it
+                }
                 self.give_attention(files);
             }
             Err(error) => {

@@ -49,9 +49,10 @@ impl Error {
     pub fn system(what: impl fmt::Display, cause: io::Error) -> Error {
         let errno = cause.raw_os_error().unwrap_or(0);
         let status = match errno {
-            libc::ENOSPC | libc::EDQUOT => Status::NoSpace,
+            libc::ENOSPC | libc::EDQUOT | libc::EFBIG => Status::NoSpace,
             libc::ENOMEM => Status::NoMemory,
             libc::ENOENT => Status::NotFound,
+            libc::EOPNOTSUPP => Status::Unsupported,
             _ => Status::Io,
         };
         Error { status, errno, message: format!("{what}: {cause}").into() }

@@ -5,6 +5,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::options::{Format, MOST_OFFSET};
 use crate::queue::{Queue, Which};
+use std::sync::atomic::Ordering;
 
 impl Queue {
     /// Returns when everything below `up_to` is on stable storage; `u64::MAX` stands for all that was reserved when the
@@ -39,6 +40,9 @@ impl Queue {
 
     /// The caller holds the checkpoint's lock, so one thread syncs at a time.
     fn flush_to(&self, up_to: u64, last: &mut Checkpoint) -> Result<()> {
+        if self.files.sync_failed.load(Ordering::Acquire) {
+            self.poison();
+        }
         self.check_not_poisoned()?;
         let from = self.positions.flushed();
         if from >= up_to {

@@ -1,7 +1,7 @@
 //! `.mfq/meta`: what the queue is. Written once, when it is created.
 
 use crate::error::{Error, Result, Status};
-use crate::options::{Filler, Format};
+use crate::options::{Filler, Format, MOST_FILE_BYTES};
 use crate::sealed::{seal, sealed_bytes, unseal};
 
 pub(crate) const VERSION: u64 = 1;
@@ -37,6 +37,9 @@ impl Meta {
                 return Err(Error::new(Status::Version, message));
             }
         };
+        if file_bytes == 0 || file_bytes > MOST_FILE_BYTES {
+            return Err(Error::new(Status::Corrupt, format!("a file size of {file_bytes} cannot be")));
+        }
         Ok(Meta { format, filler, file_bytes, seed, created_ms })
     }
 }

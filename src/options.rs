@@ -48,7 +48,7 @@ pub struct Options {
 }
 
 const DEFAULT_FILE_BYTES: u64 = 64 << 20;
-const MOST_FILE_BYTES: u64 = 2 << 30; // less a page: a Java view is an `int` long
+pub(crate) const MOST_FILE_BYTES: u64 = 2 << 30; // less a page: a Java view is an `int` long
 const MOST_FILES_AHEAD: u32 = 64;
 /// Offsets end here, so that they fit a signed 64-bit number in every host.
 pub(crate) const MOST_OFFSET: u64 = i64::MAX as u64;

@@ -300,7 +300,7 @@ impl Queue {
         let (Some(lease), Some(last)) = (&self.lease, self.files.table.last()) else { return };
         let mut ahead = self.files_ahead.load(Ordering::Relaxed);
         let mut again_at = writer_at + ATTENTION_BYTES;
-        if self.meta.filler == Filler::RocketMq && writer_at == last.start() {
+        if self.meta.filler == Filler::RocketMq && writer_at <= last.start() {
             // The last file counts among the empty ones, of which there may be two, until something is in it.
             ahead -= 1;
             again_at = 0;

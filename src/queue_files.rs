@@ -7,7 +7,7 @@ use crate::file_table::FileTable;
 use crate::mapped_file::MappedFile;
 use crate::stats::Counters;
 use parking_lot::Condvar;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -25,14 +25,10 @@ pub(crate) struct QueueFiles {
     pub prefaulted_to: AtomicU64,
     /// The queue is closing: no file is handed out any more.
     closed: AtomicBool,
+    /// A sync of the allocation thread failed: the next flush says so and poisons the queue.
+    pub sync_failed: AtomicBool,
     /// Something about this queue's requests changed; goes with the service's table.
     pub changed: Condvar,
-}
-
-/// A new file, and the descriptor its first sync needs.
-pub(crate) struct Created {
-    pub file: Arc<MappedFile>,
-    pub fd: OwnedFd,
 }
 
 impl QueueFiles {
@@ -46,6 +42,7 @@ impl QueueFiles {
             writer_at: AtomicU64::new(writer_at),
             prefaulted_to: AtomicU64::new(writer_at),
             closed: AtomicBool::new(false),
+            sync_failed: AtomicBool::new(false),
             changed: Condvar::new(),
         }
     }
@@ -60,7 +57,7 @@ impl QueueFiles {
 
     /// Makes the file at `start`: under a temporary name, blocks reserved, mapped, renamed. Nothing can fail once it has
     /// its name, and `wanted` is asked right before, so that a file withdrawn meanwhile never gets one.
-    pub fn create(&self, start: u64, wanted: impl Fn() -> bool) -> Result<Created> {
+    pub fn create(&self, start: u64, wanted: impl Fn() -> bool) -> Result<Arc<MappedFile>> {
         let len = self.table.file_bytes();
         let fd = self.directory.create_temporary(start, len)?;
         let map = self.directory.map(fd.as_fd(), start, len, true).inspect_err(|_| {
@@ -70,25 +67,29 @@ impl QueueFiles {
             self.directory.remove_temporary(start);
             return Err(Error::closed());
         }
-        self.directory.publish_temporary(start)?;
         let file = Arc::new(MappedFile::new(self.directory.os.clone(), start, map));
         if len >= HUGE_PAGE_BYTES {
             file.prefer_huge_pages();
         }
-        Ok(Created { file, fd })
+        self.directory.publish_temporary(start)?;
+        Ok(file)
     }
 
     /// Makes a new file's blocks and its name durable.
-    pub fn make_durable(&self, created: &Created) -> Result<()> {
-        if created.file.entry_durable() {
+    pub fn make_durable(&self, file: &MappedFile) -> Result<()> {
+        if file.entry_durable() {
             return Ok(());
         }
-        let synced = self.directory.os.sync_data(created.fd.as_fd());
-        synced.map_err(|cause| {
-            Error::system(format_args!("{}: syncing", self.directory.name(created.file.start())), cause)
-        })?;
-        self.directory.sync()?;
-        created.file.set_entry_durable();
+        // Opened again: the kernel tells a failed write-back once to each open description (fsync(2)), and that of the
+        // mapping is to hear of it at its own sync.
+        let start = file.start();
+        let fd = self.directory.open_file(start, true)?;
+        let synced = self.directory.os.sync_data(fd.as_fd());
+        let synced = synced
+            .map_err(|cause| Error::system(format_args!("{}: syncing", self.directory.name(start)), cause))
+            .and_then(|()| self.directory.sync());
+        synced.inspect_err(|_| self.sync_failed.store(true, Ordering::Release))?;
+        file.set_entry_durable();
         Ok(())
     }
 }

@@ -122,7 +122,7 @@ fn open_existing(directory: Directory, meta: Meta, mut listed: Vec<Listed>, opti
     if let Some(empty) = empty_last {
         directory.remove(empty.start)?;
     }
-    let files = settle(&directory, &meta, files, &end)?;
+    let files = settle(&directory, &meta, files, checkpoint.durable, &end)?;
     // Whoever crashes from here on leaves a queue that is not clean.
     let durable = checkpoint.durable.min(end.offset);
     let checkpoint = Checkpoint { epoch: checkpoint.epoch + 1, durable, first: first_offset, clean: false };
@@ -287,6 +287,7 @@ fn settle(
     directory: &Directory,
     meta: &Meta,
     mut files: VecDeque<Arc<MappedFile>>,
+    durable: u64,
     end: &End,
 ) -> Result<VecDeque<Arc<MappedFile>>> {
     // From the last one back, so that a crash in between leaves no gap. The first file stays even if it is empty.
@@ -302,11 +303,12 @@ fn settle(
     if let Some(last) = files.back().filter(|_| end.dirty) {
         let cut = end.offset - last.start();
         let used = last.used_until(cut);
-        if used > cut {
-            // SAFETY: the lock is held and the queue is not open yet: nobody else writes, and nothing past the end is
-            // published.
-            unsafe { last.zero(cut, (used - cut) as usize) };
-            sync(last, cut, used - cut)?;
+        // SAFETY: the lock is held and the queue is not open yet: nobody else writes, and nothing past the end is
+        // published.
+        unsafe { last.zero(cut, (used - cut) as usize) };
+        // To the file's end even where it was zero: an open that died here may have zeroed the page cache only.
+        if cut < last.size() {
+            sync(last, cut, last.size() - cut)?;
         }
     }
     for &(start, at, frame) in &end.unfinished {
@@ -320,8 +322,25 @@ fn settle(
     }
     for file in &files {
         file.set_entry_durable();
+        if end.dirty {
+            dirty_again(directory, file, durable, end.offset)?;
+        }
     }
     Ok(files)
+}
+
+/// After a sync that failed the page cache may hold the only copy of records in pages that look clean (fsync(2), NOTES):
+/// made dirty again, they are written by the next flush.
+fn dirty_again(directory: &Directory, file: &MappedFile, durable: u64, end: u64) -> Result<()> {
+    const STEP_BYTES: usize = 2 << 20;
+    let from = durable.clamp(file.start(), file.end());
+    let until = end.clamp(file.start(), file.end());
+    for at in (from..until).step_by(STEP_BYTES) {
+        let len = (until - at).min(STEP_BYTES as u64);
+        let readied = file.populate(at - file.start(), len);
+        readied.map_err(|cause| Error::system(directory.name(file.start()), cause))?;
+    }
+    Ok(())
 }
 
 fn begin_tail(directory: &Directory, place: Place, committed: u64) -> Result<Tail> {

@@ -65,6 +65,9 @@ impl Os for Linux {
         let name = c_path(path)?;
         // SAFETY: `name` is a NUL-terminated string that outlives the call.
         check(unsafe { libc::mkdirat(raw(dir), name.as_ptr(), permissions) })?;
+        // As for a file: whatever the umask.
+        // SAFETY: as above.
+        check(unsafe { libc::fchmodat(raw(dir), name.as_ptr(), permissions, 0) })?;
         Ok(())
     }
 
@@ -144,6 +147,12 @@ impl Os for Linux {
     }
 
     fn allocate(&self, fd: BorrowedFd<'_>, len: u64) -> io::Result<()> {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: `limit` is ours.
+        check(unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) })?;
+        if len > limit.rlim_cur {
+            return Err(io::Error::from_raw_os_error(libc::EFBIG)); // fallocate would raise SIGXFSZ in the host's thread
+        }
         // SAFETY: takes integers only.
         check(unsafe { libc::fallocate(fd.as_raw_fd(), 0, 0, len as libc::off_t) })?;
         Ok(())
