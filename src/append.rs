@@ -8,12 +8,13 @@
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
+use crate::frame::Frame;
 use crate::give_way::give_way;
 use crate::mapped_file::MappedFile;
 use crate::options::{Filler, Format};
 use crate::place::{Log, place};
 use crate::queue::{Queue, Span, Words};
-use crate::record::{self, Checksum, Kind, describe, encode_header, frame_bytes, step};
+use crate::record::{HEADER_BYTES, frame_bytes, step};
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
@@ -22,11 +23,6 @@ pub(crate) const EXCLUSIVE: u64 = 1 << 63;
 /// What RocketMQ's blank needs: a length and a magic number of four bytes each.
 pub(crate) const BLANK_BYTES: u64 = 8;
 const BLANK_MAGIC: u32 = 0xCBD4_3194;
-
-/// Copy and checksum take turns at this length: the checksum of a piece is computed while its stores go out to memory.
-/// One after the other for the whole of a 4 KiB record took 500 ns, so it takes 370. Three lanes of 128 bytes are what
-/// crc-fast's kernel for VPCLMULQDQ takes at a time.
-const PIECE_BYTES: usize = 384;
 
 /// The beginning of RocketMQ's filler for the last `rest` bytes of a file.
 pub(crate) fn blank(rest: u64) -> [u8; BLANK_BYTES as usize] {
@@ -92,14 +88,12 @@ impl Queue {
 
     #[inline]
     fn append_framed<'a>(&self, len: usize, parts: impl Iterator<Item = &'a [u8]>) -> Result<Span> {
-        let frame = frame_bytes(len, self.meta.file_bytes).ok_or_else(|| self.too_large(len))?;
-        let (file, at) = self.place_frame(frame)?;
-        self.fill_frame(file, at, frame, self.now_ms(), parts);
-        self.publish(file, at, frame);
-        let offset = file.start() + at;
-        let end = offset + step(frame);
-        self.published(end);
-        Ok(Span { offset, end })
+        let bytes = frame_bytes(len, self.meta.file_bytes).ok_or_else(|| self.too_large(len))?;
+        let frame = self.place_frame(bytes)?;
+        frame.fill(self.now_ms(), parts);
+        frame.publish();
+        self.published(frame.end());
+        Ok(Span { offset: frame.offset(), end: frame.end() })
     }
 
     fn append_framed_batch<'a>(
@@ -108,94 +102,45 @@ impl Queue {
         each: &mut impl FnMut(usize, Span),
     ) -> Result<()> {
         let too_large = || Error::new(Status::TooLarge, "the batch does not fit in one file");
-        let frame_of = |record: &[u8]| frame_bytes(record.len(), self.meta.file_bytes);
-        let frames = records.clone().map(frame_of);
-        let whole = frames.clone().try_fold(0u64, |sum, frame| sum.checked_add(step(frame?)));
+        let bytes_of = |record: &[u8]| frame_bytes(record.len(), self.meta.file_bytes);
+        let whole = records.clone().map(bytes_of).try_fold(0u64, |sum, bytes| sum.checked_add(step(bytes?)));
         let whole = whole.filter(|&sum| sum <= self.meta.file_bytes).ok_or_else(too_large)?;
+        if whole == 0 {
+            return Err(Error::new(Status::Invalid, "the batch is empty"));
+        }
 
-        let (file, begin) = self.place_frame(whole as u32)?;
+        let placed = self.place_frame(whole as u32)?;
         let now_ms = self.now_ms();
-        let placed = || {
-            records.clone().scan(begin, |next, record| {
-                let (at, frame) = (*next, frame_of(record)?);
-                *next += step(frame);
-                Some((at, frame, record))
+        let frames = || {
+            records.clone().scan(placed.at, |next, record| {
+                let frame = Frame { at: *next, bytes: bytes_of(record)?, ..placed };
+                *next += step(frame.bytes);
+                Some((frame, record))
             })
         };
-        for (at, frame, record) in placed() {
-            self.fill_frame(file, at, frame, now_ms, std::iter::once(record));
-            if at != begin {
-                file.word(at).store(frame.to_le(), Ordering::Relaxed);
-            }
+        for (frame, record) in frames() {
+            frame.fill(now_ms, std::iter::once(record));
         }
         // The first word makes them all visible: until then the walk steps over the whole.
-        let first = placed().next().expect("a batch of at least one record").1;
-        self.publish(file, begin, first);
-        for (index, (at, frame, _)) in placed().enumerate() {
-            let offset = file.start() + at;
-            each(index, Span { offset, end: offset + step(frame) });
+        frames().skip(1).for_each(|(frame, _)| frame.publish());
+        frames().take(1).for_each(|(frame, _)| frame.publish());
+        for (index, (frame, _)) in frames().enumerate() {
+            each(index, Span { offset: frame.offset(), end: frame.end() });
         }
-        self.published(file.start() + begin + whole);
+        self.published(placed.end());
         Ok(())
     }
 
-    /// Gives out the next `frame` bytes of the log, claimed.
+    /// Gives out the next `bytes` of the log, claimed.
     #[inline]
-    pub(crate) fn place_frame(&self, frame: u32) -> Result<(&MappedFile, u64)> {
-        let (words, at) = place(&Appending { queue: self, deadline: Cell::new(None) }, frame)?;
-        Ok((words.file, at))
-    }
-
-    /// Writes everything of a claimed frame but its commit word.
-    #[inline]
-    fn fill_frame<'a>(
-        &self,
-        file: &MappedFile,
-        at: u64,
-        frame: u32,
-        now_ms: u64,
-        parts: impl Iterator<Item = &'a [u8]>,
-    ) {
-        let described = describe(now_ms, Kind::Data);
-        let mut checksum = Checksum::new(self.meta.seed, file.start() + at, frame, described);
-        let mut to = at + record::HEADER_BYTES;
-        for part in parts {
-            for piece in part.chunks(PIECE_BYTES) {
-                // SAFETY: the frame was placed by this call and is not published: its bytes are this thread's alone.
-                unsafe { file.write(to, piece) };
-                checksum.add(piece);
-                to += piece.len() as u64;
-            }
-        }
-        // The gap behind the payload is zero already: nothing was ever written past the end of the log.
-        let header = encode_header(checksum.finish(), described);
-        // SAFETY: as above.
-        unsafe { file.write(at + 4, &header) };
-    }
-
-    /// Makes a filled frame visible.
-    #[inline]
-    pub(crate) fn publish(&self, file: &MappedFile, at: u64, frame: u32) {
-        file.word(at).store(frame.to_le(), Ordering::Release);
-    }
-
-    /// Turns a claimed frame into whole padding.
-    pub(crate) fn publish_padding(&self, file: &MappedFile, at: u64, frame: u32) {
-        self.fill_padding(file, at, frame);
-        self.publish(file, at, frame);
-    }
-
-    /// Writes everything of a padding frame but its commit word.
-    pub(crate) fn fill_padding(&self, file: &MappedFile, at: u64, frame: u32) {
-        let described = describe(self.now_ms(), Kind::Padding);
-        let crc = Checksum::new(self.meta.seed, file.start() + at, frame, described).finish();
-        // SAFETY: the frame is claimed by the caller and not published: its header is written by this thread alone.
-        unsafe { file.write(at + 4, &encode_header(crc, described)) };
+    pub(crate) fn place_frame(&self, bytes: u32) -> Result<Frame<'_>> {
+        let (words, at) = place(&Appending { queue: self, deadline: Cell::new(None) }, bytes)?;
+        Ok(words.frame(at, bytes))
     }
 
     pub(crate) fn too_large(&self, len: usize) -> Error {
         let most = match (self.meta.format, self.meta.filler) {
-            (Format::Record, _) => self.meta.file_bytes - record::HEADER_BYTES,
+            (Format::Record, _) => self.meta.file_bytes - HEADER_BYTES,
             (Format::Raw, Filler::Zero) => self.meta.file_bytes,
             (Format::Raw, Filler::RocketMq) => self.meta.file_bytes - BLANK_BYTES,
         };

@@ -7,10 +7,11 @@
 
 use crate::append::{EXCLUSIVE, raw_position};
 use crate::error::{Error, Result, Status};
+use crate::frame::Frame;
 use crate::mapped_file::MappedFile;
 use crate::options::Format;
 use crate::queue::{Queue, Span};
-use crate::record::{Checksum, HEADER_BYTES, Kind, describe, encode_header, frame_bytes, step};
+use crate::record::{HEADER_BYTES, frame_bytes, step};
 use crate::stats::Stats;
 use parking_lot::Mutex;
 use std::cell::Cell;
@@ -137,9 +138,9 @@ impl Queue {
     fn undo(&self, file: &MappedFile, at: u64, len: usize) {
         match self.meta.format {
             Format::Record => {
-                let frame = frame_of(len);
-                self.publish_padding(file, at, frame);
-                self.published(file.start() + at + step(frame));
+                let frame = self.frame(file, at, frame_of(len));
+                self.publish_padding(frame);
+                self.published(frame.end());
             }
             Format::Raw => file.reserved().store(at, Ordering::Release),
         }
@@ -165,9 +166,9 @@ impl Queue {
 
     fn claim_frame(&self, len: usize) -> Result<Claim> {
         let frame = frame_bytes(len, self.meta.file_bytes).ok_or_else(|| self.too_large(len))?;
-        let (file, at) = self.place_frame(frame)?;
-        let offset = file.start() + at;
-        let ptr = file.at_mut(at + HEADER_BYTES, len);
+        let frame = self.place_frame(frame)?;
+        let (offset, at) = (frame.offset(), frame.at);
+        let ptr = frame.file.at_mut(frame.payload_at(), len);
         let file = self.files.table.find(offset).expect("a placed frame's file");
         let queue = self.files.generation;
         let id = insert(Open { queue, file, at, len, buffer: None, since: Instant::now(), end: End::Open });
@@ -176,26 +177,16 @@ impl Queue {
     }
 
     fn commit_frame(&self, open: &Open, len: usize) -> Span {
-        let (file, at) = (&*open.file, open.at);
-        let (claimed, frame) = (frame_of(open.len), frame_of(len));
-        let rest = step(claimed) - step(frame);
+        let claimed = self.frame(&open.file, open.at, frame_of(open.len));
+        let frame = Frame { bytes: frame_of(len), ..claimed };
+        let rest = claimed.end() - frame.end();
         if rest > 0 {
-            let behind = at + step(frame);
-            self.fill_padding(file, behind, rest as u32);
-            file.word(behind).store((rest as u32).to_le(), Ordering::Relaxed);
+            self.publish_padding(Frame { at: frame.at + step(frame.bytes), bytes: rest as u32, ..claimed });
         }
-        // The host may have written where the gap behind the shorter payload is.
-        // SAFETY: the frame was claimed and is not published; its taker out of the table is the only one to touch it.
-        unsafe { file.zero(at + u64::from(frame), (step(frame) - u64::from(frame)) as usize) };
-        let described = describe(self.now_ms(), Kind::Data);
-        let mut checksum = Checksum::new(self.meta.seed, file.start() + at, frame, described);
-        file.read_pieces(at + HEADER_BYTES, len, |piece| checksum.add(piece));
-        // SAFETY: as above.
-        unsafe { file.write(at + 4, &encode_header(checksum.finish(), described)) };
-        self.publish(file, at, frame);
-        let span = Span { offset: file.start() + at, end: file.start() + at + step(frame) };
-        self.published(span.end);
-        span
+        frame.fill_in_place(self.now_ms());
+        frame.publish();
+        self.published(frame.end());
+        Span { offset: frame.offset(), end: frame.end() }
     }
 
     fn claim_raw(&self, len: usize) -> Result<Claim> {

@@ -11,7 +11,7 @@
 //! | `capi` | how C calls in, and gets its answers |
 //! | `append` `claim` `reader` `flush` `recovery` | what can be done with a log |
 //! | `queue` | what an open queue is, and how it goes from one file to the next |
-//! | `place` `record` | how writers share the end of the log; the bytes of one record |
+//! | `place` `frame` `record` | how writers share the end of the log; one frame in its file; its bytes |
 //! | `allocate` `runtime` | who makes files, in which order; what the process has once |
 //! | `queue_files` `file_table` `positions` | one queue's files; which holds an offset; how far they are written |
 //! | `directory` `meta` `checkpoint` `tail` `sealed` | names, the lock, the small files in `.mfq` |
@@ -33,6 +33,7 @@ mod error;
 mod event;
 mod file_table;
 mod flush;
+mod frame;
 mod give_way;
 pub mod log;
 mod mapped_file;

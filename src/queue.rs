@@ -8,6 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
+use crate::frame::Frame;
 use crate::give_way::give_way;
 use crate::mapped_file::MappedFile;
 use crate::meta::Meta;
@@ -15,7 +16,7 @@ use crate::options::{Filler, Format, MOST_OFFSET, Options};
 use crate::place;
 use crate::positions::Positions;
 use crate::queue_files::QueueFiles;
-use crate::record::{HEADER_BYTES, Header, Kind};
+use crate::record::{HEADER_BYTES, Kind};
 use crate::runtime::Lease;
 use crate::stats::{Stats, count};
 use crate::tail::Tail;
@@ -312,6 +313,17 @@ impl Queue {
         allocation.wake();
     }
 
+    #[inline]
+    pub(crate) fn frame<'f>(&self, file: &'f MappedFile, at: u64, bytes: u32) -> Frame<'f> {
+        Frame { file, seed: self.meta.seed, at, bytes }
+    }
+
+    /// Turns a claimed frame into whole padding.
+    pub(crate) fn publish_padding(&self, frame: Frame<'_>) {
+        frame.fill_padding(self.now_ms());
+        frame.publish();
+    }
+
     /// RAW: moves `committed` to `end`. Only the writer whose turn it is may call it.
     #[inline]
     pub(crate) fn commit_raw(&self, end: u64) {
@@ -338,9 +350,10 @@ impl Queue {
                 && let Some(file) = self.files.table.find_ref(at)
             {
                 let whole = place::walk_whole(&Words { queue: self, file }, at - file.start(), |frame, word| {
-                    if read_header(file, frame).kind == Some(Kind::Data) {
+                    let frame = self.frame(file, frame, word);
+                    if frame.header().kind == Some(Kind::Data) {
                         appends += 1;
-                        bytes += u64::from(word) - HEADER_BYTES;
+                        bytes += frame.payload_bytes() as u64;
                     }
                 });
                 at = file.start() + whole;
@@ -411,17 +424,17 @@ fn refusal(state: u32) -> Error {
     }
 }
 
-pub(crate) fn read_header(file: &MappedFile, at: u64) -> Header {
-    let mut bytes = [0; 12];
-    file.read(at + 4, &mut bytes);
-    Header::decode(&bytes)
-}
-
 /// The commit words of a mapped file.
 #[derive(Clone, Copy)]
 pub(crate) struct Words<'q> {
     pub queue: &'q Queue,
     pub file: &'q MappedFile,
+}
+
+impl<'q> Words<'q> {
+    pub fn frame(&self, at: u64, bytes: u32) -> Frame<'q> {
+        self.queue.frame(self.file, at, bytes)
+    }
 }
 
 impl place::CommitWords for Words<'_> {
@@ -442,7 +455,7 @@ impl place::CommitWords for Words<'_> {
     }
 
     fn finish_padding(&self, at: u64, frame_bytes: u32) {
-        self.queue.publish_padding(self.file, at, frame_bytes);
+        self.queue.publish_padding(self.frame(at, frame_bytes));
     }
 
     #[inline]

@@ -7,8 +7,8 @@ use crate::error::{Error, Result, Status};
 use crate::mapped_file::MappedFile;
 use crate::options::Format;
 use crate::place::CommitWords;
-use crate::queue::{Queue, Words, read_header};
-use crate::record::{ALIGNMENT, CLAIMED, Checksum, HEADER_BYTES, Kind, step};
+use crate::queue::{Queue, Words};
+use crate::record::{ALIGNMENT, CLAIMED, HEADER_BYTES, Kind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -30,29 +30,11 @@ pub enum ReadOutcome {
     TooSmall { len: usize },
 }
 
-/// A whole record, not yet checked.
+/// A data frame that is published, not yet checked.
 struct Found {
     file: Arc<MappedFile>,
     at: u64,
-    frame: u32,
-}
-
-impl Found {
-    fn payload_at(&self) -> u64 {
-        self.at + HEADER_BYTES
-    }
-
-    fn payload_len(&self) -> usize {
-        (u64::from(self.frame) - HEADER_BYTES) as usize
-    }
-
-    fn offset(&self) -> u64 {
-        self.file.start() + self.at
-    }
-
-    fn end(&self) -> u64 {
-        self.offset() + step(self.frame)
-    }
+    bytes: u32,
 }
 
 impl Queue {
@@ -74,22 +56,22 @@ impl Queue {
             return Ok(ReadOutcome::Copied { len, next: offset + len as u64 });
         }
         let found = self.find_record(None, offset)?;
-        let len = found.payload_len();
+        let frame = self.frame(&found.file, found.at, found.bytes);
+        let len = frame.payload_bytes();
         if len > cap {
-            self.check(&found, |checksum| found.file.read_pieces(found.payload_at(), len, |p| checksum.add(p)))?;
-            return Ok(ReadOutcome::TooSmall { len });
+            return frame.check().map(|_| ReadOutcome::TooSmall { len }).ok_or_else(|| no_record(frame.offset()));
         }
         // What is checked is the copy: the mapping may change between a check and a copy.
-        self.check(&found, |checksum| {
+        let checked = frame.check_with(|checksum| {
             if len > 0 {
                 // SAFETY: the caller vouches for `cap >= len` bytes that are not the mapping.
                 unsafe {
-                    found.file.read_to(found.payload_at(), buf, len);
+                    frame.file.read_to(frame.payload_at(), buf, len);
                     checksum.add(std::slice::from_raw_parts(buf, len));
                 }
             }
-        })?;
-        Ok(ReadOutcome::Copied { len, next: found.end() })
+        });
+        checked.map(|_| ReadOutcome::Copied { len, next: frame.end() }).ok_or_else(|| no_record(frame.offset()))
     }
 
     /// The first record at or after `offset` (RAW: the bytes from there to the end of what is committed in its file),
@@ -105,9 +87,10 @@ impl Queue {
             return self.raw_view(likely, offset);
         }
         let found = self.find_record(likely, offset)?;
-        let (at, len) = (found.payload_at(), found.payload_len());
-        let time_ms = self.check(&found, |checksum| found.file.read_pieces(at, len, |piece| checksum.add(piece)))?;
-        let (offset, end, ptr) = (found.offset(), found.end(), found.file.at_mut(at, len).cast_const());
+        let frame = self.frame(&found.file, found.at, found.bytes);
+        let time_ms = frame.check().ok_or_else(|| no_record(frame.offset()))?.time_ms as i64;
+        let (offset, end, len) = (frame.offset(), frame.end(), frame.payload_bytes());
+        let ptr = frame.file.at_mut(frame.payload_at(), len).cast_const();
         Ok(View { ptr, len, offset, end, time_ms, file: found.file })
     }
 
@@ -155,43 +138,23 @@ impl Queue {
                 continue;
             }
             let word = Words { queue: self, file: &file }.load(at);
-            let frame = word & !CLAIMED;
-            if u64::from(frame) < HEADER_BYTES || u64::from(frame) > rest {
+            let bytes = word & !CLAIMED;
+            if u64::from(bytes) < HEADER_BYTES || u64::from(bytes) > rest {
                 return Err(no_record(offset));
             }
+            let frame = self.frame(&file, at, bytes);
             // A claimed word below `committed` is an unfinished claim that a read-only open passed over. A writer has made
             // padding of it, so there it is damage, or the middle of a record.
-            if word & CLAIMED != 0 && !self.is_read_only() {
-                return Err(no_record(offset));
+            let passed_over = word & CLAIMED != 0 && self.is_read_only();
+            match frame.header().kind {
+                _ if passed_over => {}
+                _ if word & CLAIMED != 0 => return Err(no_record(offset)),
+                Some(Kind::Data) => return Ok(Found { file, at, bytes }),
+                Some(Kind::Padding) if frame.check().is_some() => {}
+                _ => return Err(no_record(offset)),
             }
-            let skipped = word & CLAIMED != 0 || read_header(&file, at).kind != Some(Kind::Data);
-            let found = Found { file, at, frame };
-            if !skipped {
-                return Ok(found);
-            }
-            if word & CLAIMED == 0 {
-                self.check_padding(&found)?;
-            }
-            offset = found.end();
+            offset = frame.end();
         }
-    }
-
-    fn check_padding(&self, found: &Found) -> Result<()> {
-        if read_header(&found.file, found.at).kind != Some(Kind::Padding) {
-            return Err(no_record(found.offset()));
-        }
-        self.check(found, |_| {}).map(drop)
-    }
-
-    /// Compares a frame's checksum; `add_payload` feeds what it covers besides the header. Returns the frame's time.
-    fn check(&self, found: &Found, add_payload: impl FnOnce(&mut Checksum)) -> Result<i64> {
-        let mut bytes = [0; 12];
-        found.file.read(found.at + 4, &mut bytes);
-        let header = crate::record::Header::decode(&bytes);
-        let described = bytes[4..].try_into().expect("8 of 12 bytes");
-        let mut checksum = Checksum::new(self.meta.seed, found.offset(), found.frame, described);
-        add_payload(&mut checksum);
-        if checksum.finish() == header.crc { Ok(header.time_ms as i64) } else { Err(no_record(found.offset())) }
     }
 }
 

@@ -12,14 +12,15 @@ use crate::checkpoint::Checkpoint;
 use crate::directory::{Directory, Listed};
 use crate::error::{Error, Result, Status};
 use crate::file_table::FileTable;
+use crate::frame::Frame;
 use crate::log::{self, Level};
 use crate::mapped_file::MappedFile;
 use crate::meta::Meta;
 use crate::options::{Format, MOST_OFFSET, Options};
 use crate::os::{Os, prepare_barriers};
-use crate::queue::{Queue, Recovered, read_header};
+use crate::queue::{Queue, Recovered};
 use crate::queue_files::QueueFiles;
-use crate::record::{CLAIMED, Checksum, HEADER_BYTES, Kind, describe, encode_header, step};
+use crate::record::{CLAIMED, HEADER_BYTES, step};
 use crate::tail::{Place, Tail};
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -223,7 +224,8 @@ fn walk(
             let claimed = word & CLAIMED != 0;
             // What is durable was whole: there is no claim in it.
             let may_be_claimed = same_page_cache && file.start() + at >= checkpoint.durable;
-            let passes = placed && if claimed { may_be_claimed } else { is_whole(meta, file, at, frame) };
+            let whole = || Frame { file, seed: meta.seed, at, bytes: frame }.check().is_some();
+            let passes = placed && if claimed { may_be_claimed } else { whole() };
             if !passes {
                 end.offset = file.start() + at;
                 if end.offset < checkpoint.durable {
@@ -241,23 +243,6 @@ fn walk(
         end.offset = file.end();
     }
     Ok(end)
-}
-
-fn is_whole(meta: &Meta, file: &MappedFile, at: u64, frame: u32) -> bool {
-    let mut bytes = [0; 12];
-    file.read(at + 4, &mut bytes);
-    let header = read_header(file, at);
-    let mut checksum =
-        Checksum::new(meta.seed, file.start() + at, frame, bytes[4..].try_into().expect("8 of 12 bytes"));
-    match header.kind {
-        Some(Kind::Data) => {
-            let len = (u64::from(frame) - HEADER_BYTES) as usize;
-            file.read_pieces(at + HEADER_BYTES, len, |piece| checksum.add(piece));
-        }
-        Some(Kind::Padding) => {}
-        None => return false,
-    }
-    checksum.finish() == header.crc
 }
 
 /// RAW after a power cut: behind the last byte that is not zero, but not before what was durable.
@@ -314,11 +299,9 @@ fn settle(
     for &(start, at, frame) in &end.unfinished {
         let index = (start - files[0].start()) / meta.file_bytes;
         let file = &files[index as usize];
-        let described = describe(directory.os.now_ms(), Kind::Padding);
-        let crc = Checksum::new(meta.seed, start + at, frame, described).finish();
-        // SAFETY: as above; a claimed frame has no owner any more.
-        unsafe { file.write(at + 4, &encode_header(crc, described)) };
-        file.word(at).store(frame.to_le(), Ordering::Release);
+        let frame = Frame { file, seed: meta.seed, at, bytes: frame };
+        frame.fill_padding(directory.os.now_ms()); // it has no owner any more
+        frame.publish();
     }
     for file in &files {
         file.set_entry_durable();
