@@ -14,27 +14,10 @@ use crate::mapped_file::MappedFile;
 use crate::options::{Filler, Format};
 use crate::place::{Log, place};
 use crate::queue::{Queue, Span, Words};
+use crate::raw;
 use crate::record::{HEADER_BYTES, frame_bytes, step};
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
-
-/// In a RAW file's counter: a claim is open, and everybody else is to keep out.
-pub(crate) const EXCLUSIVE: u64 = 1 << 63;
-/// What RocketMQ's blank needs: a length and a magic number of four bytes each.
-pub(crate) const BLANK_BYTES: u64 = 8;
-const BLANK_MAGIC: u32 = 0xCBD4_3194;
-
-/// The beginning of RocketMQ's filler for the last `rest` bytes of a file.
-pub(crate) fn blank(rest: u64) -> [u8; BLANK_BYTES as usize] {
-    let mut blank = [0; BLANK_BYTES as usize];
-    blank[..4].copy_from_slice(&(rest as u32).to_be_bytes());
-    blank[4..].copy_from_slice(&BLANK_MAGIC.to_be_bytes());
-    blank
-}
-
-pub(crate) fn raw_position(counter: u64) -> u64 {
-    counter & !EXCLUSIVE
-}
 
 impl Queue {
     /// Appends one record.
@@ -139,10 +122,9 @@ impl Queue {
     }
 
     pub(crate) fn too_large(&self, len: usize) -> Error {
-        let most = match (self.meta.format, self.meta.filler) {
-            (Format::Record, _) => self.meta.file_bytes - HEADER_BYTES,
-            (Format::Raw, Filler::Zero) => self.meta.file_bytes,
-            (Format::Raw, Filler::RocketMq) => self.meta.file_bytes - BLANK_BYTES,
+        let most = match self.meta.format {
+            Format::Record => self.meta.file_bytes - HEADER_BYTES,
+            Format::Raw => raw::limit(&self.meta),
         };
         Error::new(Status::TooLarge, format!("{len} bytes are more than one file takes, which is {most}"))
     }
@@ -169,12 +151,12 @@ impl Queue {
         self.check_raw_len(len)?;
         loop {
             if let Some(file) = self.raw_file_with_room(deadline)? {
-                let reserved = file.start() + raw_position(file.reserved().load(Ordering::Relaxed));
+                let reserved = file.start() + raw::position(file.reserved().load(Ordering::Relaxed));
                 if self.positions.wrote() != reserved {
                     give_way(|| self.positions.wrote());
                 }
                 let at = self.add_raw(file, len)?;
-                if at + len as u64 <= self.raw_limit() {
+                if at + len as u64 <= raw::limit(&self.meta) {
                     return Ok((file, at));
                 }
                 self.fill_raw(file, at);
@@ -183,16 +165,7 @@ impl Queue {
     }
 
     pub(crate) fn check_raw_len(&self, len: usize) -> Result<()> {
-        if len as u64 <= self.raw_limit() { Ok(()) } else { Err(self.too_large(len)) }
-    }
-
-    /// Records end at or before this position.
-    #[inline]
-    pub(crate) fn raw_limit(&self) -> u64 {
-        match self.meta.filler {
-            Filler::Zero => self.meta.file_bytes,
-            Filler::RocketMq => self.meta.file_bytes - BLANK_BYTES,
-        }
+        if len as u64 <= raw::limit(&self.meta) { Ok(()) } else { Err(self.too_large(len)) }
     }
 
     /// The last file, unless nothing can be added to it any more: then there is a new last file, and the caller looks
@@ -202,10 +175,10 @@ impl Queue {
         let last = self.files.table.last();
         if let Some(file) = last {
             let counter = file.reserved().load(Ordering::Acquire);
-            if counter & EXCLUSIVE != 0 {
+            if counter & raw::EXCLUSIVE != 0 {
                 return Err(busy());
             }
-            if counter <= self.raw_limit() {
+            if counter <= raw::limit(&self.meta) {
                 return Ok(Some(file));
             }
         }
@@ -220,13 +193,13 @@ impl Queue {
     fn add_raw(&self, file: &MappedFile, len: usize) -> Result<u64> {
         // Not a plain addition: beside an open claim it would push the counter over space that nobody fills, and whoever
         // looks at it meanwhile (`reserved`, a claim that begins) would take that for given away.
-        let add = |counter: u64| (counter & EXCLUSIVE == 0).then_some(counter + len as u64);
+        let add = |counter: u64| (counter & raw::EXCLUSIVE == 0).then_some(counter + len as u64);
         file.reserved().fetch_update(Ordering::AcqRel, Ordering::Acquire, add).map_err(|_| busy())
     }
 
     /// Fills a file from the position from which its crossing writer did not fit; does nothing for those behind it.
     fn fill_raw(&self, file: &MappedFile, at: u64) {
-        if at > self.raw_limit() {
+        if at > raw::limit(&self.meta) {
             return;
         }
         let rest = file.size() - at;
@@ -235,7 +208,7 @@ impl Queue {
         }
         if self.meta.filler == Filler::RocketMq {
             // SAFETY: the range was given to this thread by the addition that crossed the limit, and is not committed.
-            unsafe { file.write(at, &blank(rest)) };
+            unsafe { file.write(at, &raw::blank(rest)) };
         }
         // Zeros are there already.
         self.commit_in_turn(file.start() + at, rest, 0);
@@ -245,7 +218,7 @@ impl Queue {
     /// Like [`Queue::add_raw`] for a length known not to fit: makes the file full, whoever fills it.
     pub(crate) fn fill_raw_for(&self, file: &MappedFile, len: usize) -> Result<()> {
         let at = self.add_raw(file, len)?;
-        if at + len as u64 > self.raw_limit() {
+        if at + len as u64 > raw::limit(&self.meta) {
             self.fill_raw(file, at);
             return Ok(());
         }

@@ -5,12 +5,12 @@
 //!
 //! Commit, abort and close each take the claim out of the table of open ones: whoever gets it decides.
 
-use crate::append::{EXCLUSIVE, raw_position};
 use crate::error::{Error, Result, Status};
 use crate::frame::Frame;
 use crate::mapped_file::MappedFile;
 use crate::options::Format;
 use crate::queue::{Queue, Span};
+use crate::raw;
 use crate::record::{HEADER_BYTES, frame_bytes, step};
 use crate::stats::Stats;
 use parking_lot::Mutex;
@@ -198,14 +198,14 @@ impl Queue {
         let deadline = Cell::new(None);
         let (file, at) = loop {
             let Some(file) = self.raw_file_with_room(&deadline)? else { continue };
-            let counter = raw_position(file.reserved().load(Ordering::Acquire));
-            if counter + len as u64 > self.raw_limit() {
-                if counter <= self.raw_limit() {
+            let counter = raw::position(file.reserved().load(Ordering::Acquire));
+            if counter + len as u64 > raw::limit(&self.meta) {
+                if counter <= raw::limit(&self.meta) {
                     self.fill_raw_for(file, len)?;
                 }
                 continue;
             }
-            let excluding = counter | EXCLUSIVE;
+            let excluding = counter | raw::EXCLUSIVE;
             if file.reserved().compare_exchange(counter, excluding, Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 break (file, counter);
             }

@@ -11,7 +11,7 @@
 //! | `capi` | how C calls in, and gets its answers |
 //! | `append` `claim` `reader` `flush` `recovery` | what can be done with a log |
 //! | `queue` | what an open queue is, and how it goes from one file to the next |
-//! | `place` `frame` `record` | how writers share the end of the log; one frame in its file; its bytes |
+//! | `place` `frame` `record` `raw` | how writers share the end of the log; one frame in its file; the bytes of RECORD and of RAW |
 //! | `allocate` `runtime` | who makes files, in which order; what the process has once |
 //! | `queue_files` `file_table` `positions` | one queue's files; which holds an offset; how far they are written |
 //! | `directory` `meta` `checkpoint` `tail` `sealed` | names, the lock, the small files in `.mfq` |
@@ -44,6 +44,7 @@ mod place;
 mod positions;
 mod queue;
 mod queue_files;
+mod raw;
 mod reader;
 mod record;
 mod recovery;

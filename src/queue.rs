@@ -16,6 +16,7 @@ use crate::options::{Filler, Format, MOST_OFFSET, Options};
 use crate::place;
 use crate::positions::Positions;
 use crate::queue_files::QueueFiles;
+use crate::raw;
 use crate::record::{HEADER_BYTES, Kind};
 use crate::runtime::Lease;
 use crate::stats::{Stats, count};
@@ -381,8 +382,8 @@ impl Queue {
         let hint = last.reserved().load(Ordering::Acquire);
         let within = match self.meta.format {
             // Past the limit it tells who tried in vain, not how much was given: then all of it was, to the filler.
-            Format::Raw => match crate::append::raw_position(hint) {
-                position if position > self.raw_limit() => last.size(),
+            Format::Raw => match raw::position(hint) {
+                position if position > raw::limit(&self.meta) => last.size(),
                 position => position,
             },
             // A tail too short for a header is padding by itself: `wrote` passes it, so this has to.

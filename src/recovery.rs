@@ -7,7 +7,6 @@
 //!
 //! Nothing is changed before everything has been found in order.
 
-use crate::append::{BLANK_BYTES, blank};
 use crate::checkpoint::Checkpoint;
 use crate::directory::{Directory, Listed};
 use crate::error::{Error, Result, Status};
@@ -20,6 +19,7 @@ use crate::options::{Format, MOST_OFFSET, Options};
 use crate::os::{Os, prepare_barriers};
 use crate::queue::{Queue, Recovered};
 use crate::queue_files::QueueFiles;
+use crate::raw;
 use crate::record::{CLAIMED, HEADER_BYTES, step};
 use crate::tail::{Place, Tail};
 use std::collections::VecDeque;
@@ -259,10 +259,10 @@ fn last_byte(files: &VecDeque<Arc<MappedFile>>, checkpoint: &Checkpoint) -> u64 
 
 /// Whether the last bytes of a file that are not zero are RocketMQ's blank: the rest belongs to it.
 fn ends_in_blank(file: &MappedFile, used: u64) -> bool {
-    used.checked_sub(BLANK_BYTES).is_some_and(|at| {
-        let mut bytes = [0; BLANK_BYTES as usize];
+    used.checked_sub(raw::BLANK_BYTES).is_some_and(|at| {
+        let mut bytes = [0; raw::BLANK_BYTES as usize];
         file.read(at, &mut bytes);
-        bytes == blank(file.size() - at)
+        bytes == raw::blank(file.size() - at)
     })
 }
 
