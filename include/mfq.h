@@ -2,7 +2,7 @@
  * mfq.h: libmfq, a queue of memory-mapped files.
  *
  * A queue is a directory of files of one size. A host appends records at its end, from as many threads as it likes,
- * and reads them anywhere, in place or as a copy. The next file is always prepared ahead of the writer, by a thread
+ * and reads them anywhere, in place or as a copy. The next file is usually prepared ahead of the writer, by a thread
  * of the library, so that an append is a copy into memory and seldom anything else.
  *
  *     mfq_queue_t *q;
@@ -30,8 +30,9 @@
  *   Fork. Using a queue in a forked child is undefined for now; fork and exec is fine.
  *
  *   Blocking. A function with a timeout_ms waits at most so long. An append waits for a file at most append_timeout_ms
- *   of the options. mfq_open, mfq_close and the one mfq_flush that does the work for the others take as long as the
- *   disk takes. And any access to a mapping, an append or the reading of a view, may fault a page and wait for the disk.
+ *   of the options. What a call does itself comes on top, and takes as long as the disk takes: mfq_open, mfq_close, the
+ *   sync of mfq_flush, and a file that a waiting append or mfq_get_last makes because the library's thread is busy. And
+ *   any access to a mapping, an append or the reading of a view, may fault a page and wait for the disk.
  *
  *   Signals. The library installs no handler and changes no disposition. No function is async-signal-safe, and none may
  *   be left by longjmp.
@@ -40,14 +41,15 @@
  *   but the next mfq_open has to look for the end.
  *
  *   Full disks. The blocks of a file are reserved before it is used, so a full disk is MFQ_E_NO_SPACE from the append
- *   that needs a new file, and not a signal. Where a reserved block still needs space to be written (copy-on-write file
- *   systems such as btrfs), and when a device fails under a mapping, the kernel raises SIGBUS in the host.
+ *   that needs a new file, and not a signal; so is a file size limit (RLIMIT_FSIZE). Where a reserved block still needs
+ *   space to be written (copy-on-write file systems such as btrfs), and when a device fails under a mapping, the kernel
+ *   raises SIGBUS in the host.
  *
  *   Other hands. While a queue is open its files must not be changed or shortened by anybody else: touching a page that
  *   is gone raises SIGBUS. A record's checksum is verified when it is read, but the bytes of a view lie in the file.
  *
- *   Network file systems. A mapping is not coherent between machines and reserving may not be possible: keep a queue on
- *   a local disk.
+ *   Network file systems. A mapping is not coherent between machines: keep a queue on a local disk. A file system that
+ *   cannot reserve blocks is MFQ_E_UNSUPPORTED from the append or mfq_get_last that needs a new file.
  *
  *   Unloading. libmfq.so stays loaded for the life of the process, dlclose or not. A plug-in that links the static
  *   library, and could be unloaded itself, must be linked with -z nodelete.
@@ -64,7 +66,8 @@
  *   Arguments. Every pointer is checked for NULL, and structures for alignment. A pointer must not be NULL unless its
  *   comment says that it may.
  *
- *   Outputs come last. They are written on success only, with the one exception that mfq_read names.
+ *   Outputs come last. They are written on success only, with two exceptions that mfq_read names: the length needed when
+ *   a buffer is too small, and what is left in the buffer by a damaged record. (MFQ_E_NOT_DURABLE will be the third.)
  *
  *   Timeouts are int32_t timeout_ms: 0 do not wait, > 0 wait at most so many milliseconds, < 0 wait for ever.
  *
@@ -196,7 +199,8 @@
 // flags: write nothing, not even a lock file. Shares the queue with other read-only opens, but not with a writer.
 #define MFQ_OPEN_READ_ONLY 2
 
-// flags: an append that finds no file ready answers MFQ_E_TIMEOUT at once; append_timeout_ms is not used.
+// flags: an append that finds no file ready answers MFQ_E_TIMEOUT at once, or why the file could not be created;
+// append_timeout_ms is not used.
 #define MFQ_OPEN_NO_WAIT 4
 
 // flags: take over a directory of files without a queue's own data. MFQ_E_UNSUPPORTED in this version.
@@ -260,11 +264,13 @@ typedef struct {
   // Bytes of one file, from a page to 2 GiB less a page, a multiple of the page size. 0: 64 MiB for a new queue, what
   // it has for an old one. Another size than an old queue has is MFQ_E_INVALID.
   uint64_t file_size;
-  // Of a new queue: where its first file begins; rounded down to a multiple of the file size. Not used for an old one.
+  // Of a new queue: where its first file begins, at most INT64_MAX; rounded down to a multiple of the file size. Not
+  // used for an old one.
   uint64_t start_offset;
   // MFQ_RECORD or MFQ_RAW. An old queue must have been created with the same.
   uint32_t format;
-  // In RAW, what fills the rest of a full file: MFQ_FILLER_ZERO or MFQ_FILLER_ROCKETMQ.
+  // In RAW, what fills the rest of a full file: MFQ_FILLER_ZERO or MFQ_FILLER_ROCKETMQ. An old queue must have been
+  // created with the same.
   uint32_t filler;
   // MFQ_MMAP.
   uint32_t mode;
@@ -276,13 +282,14 @@ typedef struct {
   uint32_t flush_least_pages;
   // How long an append may wait for a file: 0 means 5000, < 0 for ever.
   int32_t append_timeout_ms;
-  // How many files are kept ready ahead of the writer: 0 means 2. RAW with MFQ_FILLER_ROCKETMQ allows at most 2.
+  // How many files are kept ready ahead of the writer: 0 means 2. At most 64; with MFQ_FILLER_ROCKETMQ at most 2.
   uint32_t files_ahead;
   // MFQ_STAGED: 0 means 5.
   uint32_t pool_buffers;
   // MFQ_STAGED: 0 means 200. Negative is MFQ_E_INVALID.
   int32_t commit_interval_ms;
-  // Of files that are created, as in chmod, whatever the umask: 0 means 0600.
+  // Of files that are created, as in chmod, whatever the umask: 0 means 0600. The owner has to be able to read
+  // and write (06xx), and there are no bits above 0777.
   uint32_t permissions;
   // MFQ_OPEN_..., added up. Unknown bits are MFQ_E_INVALID.
   uint32_t flags;
@@ -455,9 +462,11 @@ mfq_status_t mfq_set_log(mfq_log_fn_t log, void *context, int32_t level);
 // After a crash it looks for the end of what was appended, which reads the newest part of the queue.
 //
 // Errors: INVALID (an argument or option; `path` is a file; its last component is a symbolic link; the queue has another
-// file size or format), NOT_FOUND (a parent, or the queue under MFQ_OPEN_EXISTING or MFQ_OPEN_READ_ONLY), LOCKED (open
-// already, here or in another process), CORRUPT (a file in it does not belong there, is missing or damaged), VERSION,
-// UNSUPPORTED, NO_SPACE, NO_MEMORY, IO. On failure nothing on disk has been changed.
+// file size, format or filler), NOT_FOUND (a parent, or the queue under MFQ_OPEN_EXISTING or MFQ_OPEN_READ_ONLY), LOCKED
+// (open already, here or in another process), CORRUPT (a file in it does not belong there, is missing or damaged),
+// VERSION, UNSUPPORTED, NO_SPACE, NO_MEMORY, IO. After NO_SPACE, NO_MEMORY and IO there may be the beginnings of a new
+// queue, which the next open takes up, or a part of the recovery is done, which the next open repeats; after the others
+// nothing on disk has been changed.
 //
 // Blocks: for the disk. It does not wait for a lock.
 //
@@ -476,10 +485,11 @@ mfq_status_t mfq_open(const char *path, const mfq_options_t *options, mfq_queue_
 mfq_status_t mfq_close(mfq_queue_t *queue);
 
 // Gives the last file of the queue, the one that is written to, and holds it. If there is none yet or the last is full,
-// gives the next one, and waits for it. A queue without files begins at start_offset, rounded down to the file size.
+// gives the next one, and waits for it as mfq_append does; but a queue that is open for reading only gives the last file,
+// full or not. A queue without files begins at start_offset, rounded down to the file size.
 //
-// Errors: INVALID, CLOSED, TIMEOUT (a later call goes on waiting for the same file), READ_ONLY (the file would have to be
-// created), NO_SPACE, NO_MEMORY, IO.
+// Errors: INVALID, CLOSED, TIMEOUT (a later call goes on waiting for the same file), READ_ONLY (there is no file yet),
+// POISONED, NO_SPACE, UNSUPPORTED (the file system cannot reserve blocks), NO_MEMORY, IO.
 //
 // Ownership: the host ends the hold with mfq_file_release, also after mfq_close.
 mfq_status_t mfq_get_last(mfq_queue_t *queue, int32_t timeout_ms, mfq_file_t **file);
@@ -505,8 +515,9 @@ mfq_status_t mfq_file_release(mfq_file_t *file);
 // ---- OFFSETS AND DURABILITY ------------------------------------------------------------------------
 //
 // Brings everything below the offset `up_to` to stable storage; UINT64_MAX means all that was appended or claimed
-// when the call began. Waits first until that is committed, so an open claim below ends in TIMEOUT. Calls that wait at
-// the same time share one system call; the one that makes it may overrun its time by as long as that takes.
+// when the call began. Waits first until that is committed, so an open claim below ends in TIMEOUT. One call syncs at a
+// time, and may overrun its time by as long as that takes; the others wait for it, and one that finds its range covered
+// then returns at once.
 //
 // Errors: INVALID, CLOSED, READ_ONLY, TIMEOUT, IO or NO_SPACE (the sync failed: the queue is poisoned from now on), POISONED.
 //
@@ -538,12 +549,16 @@ mfq_status_t mfq_stats(mfq_queue_t *queue, mfq_stats_t *stats);
 // The largest one is the file size less 16 in RECORD, the file size in RAW, that less 8 with MFQ_FILLER_ROCKETMQ.
 //
 // Errors: INVALID, CLOSED, TOO_LARGE, TIMEOUT (no file within append_timeout_ms, or at once under MFQ_OPEN_NO_WAIT),
-// NO_SPACE, NO_MEMORY, IO (the next file could not be created), BUSY (RAW: a claim is open), READ_ONLY, POISONED. After
-// any of them nothing was appended. After NOT_DURABLE it was, and `at` is written.
+// NO_SPACE, NO_MEMORY, IO (the next file could not be created), UNSUPPORTED (the file system cannot reserve blocks), BUSY
+// (RAW: a claim is open), READ_ONLY, POISONED. After any of them nothing was appended. After NOT_DURABLE it was, and
+// `at` is written.
 //
 // Threads: any number at once; in RECORD none waits for another one's copy.
 //
-// Blocks: at most append_timeout_ms for the next file; when one is ready, as almost always, not at all.
+// Blocks: at most append_timeout_ms for the next file; when one is ready, as almost always, not at all. If the library's
+// thread has not begun with the file 10 ms after it was first asked for, by this call or an earlier one, the call makes
+// the file itself and may overrun its time by as long as that takes; under MFQ_OPEN_NO_WAIT it never does. In RAW it
+// also waits, without a limit, for the copies of the appends that were given space before it.
 mfq_status_t mfq_append(mfq_queue_t *queue, const void *data, size_t len, mfq_span_t *at);
 
 // Appends one record made of `count` parts, one after the other; as mfq_append otherwise. `count` 0 is INVALID; parts may

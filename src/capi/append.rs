@@ -15,12 +15,16 @@ use crate::error::{Error, Status};
 /// The largest one is the file size less 16 in RECORD, the file size in RAW, that less 8 with MFQ_FILLER_ROCKETMQ.
 ///
 /// Errors: INVALID, CLOSED, TOO_LARGE, TIMEOUT (no file within append_timeout_ms, or at once under MFQ_OPEN_NO_WAIT),
-/// NO_SPACE, NO_MEMORY, IO (the next file could not be created), BUSY (RAW: a claim is open), READ_ONLY, POISONED. After
-/// any of them nothing was appended. After NOT_DURABLE it was, and `at` is written.
+/// NO_SPACE, NO_MEMORY, IO (the next file could not be created), UNSUPPORTED (the file system cannot reserve blocks), BUSY
+/// (RAW: a claim is open), READ_ONLY, POISONED. After any of them nothing was appended. After NOT_DURABLE it was, and
+/// `at` is written.
 ///
 /// Threads: any number at once; in RECORD none waits for another one's copy.
 ///
-/// Blocks: at most append_timeout_ms for the next file; when one is ready, as almost always, not at all.
+/// Blocks: at most append_timeout_ms for the next file; when one is ready, as almost always, not at all. If the library's
+/// thread has not begun with the file 10 ms after it was first asked for, by this call or an earlier one, the call makes
+/// the file itself and may overrun its time by as long as that takes; under MFQ_OPEN_NO_WAIT it never does. In RAW it
+/// also waits, without a limit, for the copies of the appends that were given space before it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_append(
     queue: *mut mfq_queue_t,

@@ -17,9 +17,11 @@ use std::ffi::c_char;
 /// After a crash it looks for the end of what was appended, which reads the newest part of the queue.
 ///
 /// Errors: INVALID (an argument or option; `path` is a file; its last component is a symbolic link; the queue has another
-/// file size or format), NOT_FOUND (a parent, or the queue under MFQ_OPEN_EXISTING or MFQ_OPEN_READ_ONLY), LOCKED (open
-/// already, here or in another process), CORRUPT (a file in it does not belong there, is missing or damaged), VERSION,
-/// UNSUPPORTED, NO_SPACE, NO_MEMORY, IO. On failure nothing on disk has been changed.
+/// file size, format or filler), NOT_FOUND (a parent, or the queue under MFQ_OPEN_EXISTING or MFQ_OPEN_READ_ONLY), LOCKED
+/// (open already, here or in another process), CORRUPT (a file in it does not belong there, is missing or damaged),
+/// VERSION, UNSUPPORTED, NO_SPACE, NO_MEMORY, IO. After NO_SPACE, NO_MEMORY and IO there may be the beginnings of a new
+/// queue, which the next open takes up, or a part of the recovery is done, which the next open repeats; after the others
+/// nothing on disk has been changed.
 ///
 /// Blocks: for the disk. It does not wait for a lock.
 ///
@@ -66,10 +68,11 @@ pub unsafe extern "C" fn mfq_close(queue: *mut mfq_queue_t) -> mfq_status_t {
 }
 
 /// Gives the last file of the queue, the one that is written to, and holds it. If there is none yet or the last is full,
-/// gives the next one, and waits for it. A queue without files begins at start_offset, rounded down to the file size.
+/// gives the next one, and waits for it as mfq_append does; but a queue that is open for reading only gives the last file,
+/// full or not. A queue without files begins at start_offset, rounded down to the file size.
 ///
-/// Errors: INVALID, CLOSED, TIMEOUT (a later call goes on waiting for the same file), READ_ONLY (the file would have to be
-/// created), NO_SPACE, NO_MEMORY, IO.
+/// Errors: INVALID, CLOSED, TIMEOUT (a later call goes on waiting for the same file), READ_ONLY (there is no file yet),
+/// POISONED, NO_SPACE, UNSUPPORTED (the file system cannot reserve blocks), NO_MEMORY, IO.
 ///
 /// Ownership: the host ends the hold with mfq_file_release, also after mfq_close.
 #[unsafe(no_mangle)]
@@ -142,8 +145,9 @@ pub unsafe extern "C" fn mfq_file_release(file: *mut mfq_file_t) -> mfq_status_t
 /// ---- OFFSETS AND DURABILITY ------------------------------------------------------------------------
 ///
 /// Brings everything below the offset `up_to` to stable storage; UINT64_MAX means all that was appended or claimed
-/// when the call began. Waits first until that is committed, so an open claim below ends in TIMEOUT. Calls that wait at
-/// the same time share one system call; the one that makes it may overrun its time by as long as that takes.
+/// when the call began. Waits first until that is committed, so an open claim below ends in TIMEOUT. One call syncs at a
+/// time, and may overrun its time by as long as that takes; the others wait for it, and one that finds its range covered
+/// then returns at once.
 ///
 /// Errors: INVALID, CLOSED, READ_ONLY, TIMEOUT, IO or NO_SPACE (the sync failed: the queue is poisoned from now on), POISONED.
 ///

@@ -84,11 +84,13 @@ pub struct mfq_options_t {
     /// Bytes of one file, from a page to 2 GiB less a page, a multiple of the page size. 0: 64 MiB for a new queue, what
     /// it has for an old one. Another size than an old queue has is MFQ_E_INVALID.
     pub file_size: u64,
-    /// Of a new queue: where its first file begins; rounded down to a multiple of the file size. Not used for an old one.
+    /// Of a new queue: where its first file begins, at most INT64_MAX; rounded down to a multiple of the file size. Not
+    /// used for an old one.
     pub start_offset: u64,
     /// MFQ_RECORD or MFQ_RAW. An old queue must have been created with the same.
     pub format: u32,
-    /// In RAW, what fills the rest of a full file: MFQ_FILLER_ZERO or MFQ_FILLER_ROCKETMQ.
+    /// In RAW, what fills the rest of a full file: MFQ_FILLER_ZERO or MFQ_FILLER_ROCKETMQ. An old queue must have been
+    /// created with the same.
     pub filler: u32,
     /// MFQ_MMAP.
     pub mode: u32,
@@ -100,13 +102,14 @@ pub struct mfq_options_t {
     pub flush_least_pages: u32,
     /// How long an append may wait for a file: 0 means 5000, < 0 for ever.
     pub append_timeout_ms: i32,
-    /// How many files are kept ready ahead of the writer: 0 means 2. RAW with MFQ_FILLER_ROCKETMQ allows at most 2.
+    /// How many files are kept ready ahead of the writer: 0 means 2. At most 64; with MFQ_FILLER_ROCKETMQ at most 2.
     pub files_ahead: u32,
     /// MFQ_STAGED: 0 means 5.
     pub pool_buffers: u32,
     /// MFQ_STAGED: 0 means 200. Negative is MFQ_E_INVALID.
     pub commit_interval_ms: i32,
-    /// Of files that are created, as in chmod, whatever the umask: 0 means 0600.
+    /// Of files that are created, as in chmod, whatever the umask: 0 means 0600. The owner has to be able to read
+    /// and write (06xx), and there are no bits above 0777.
     pub permissions: u32,
     /// MFQ_OPEN_..., added up. Unknown bits are MFQ_E_INVALID.
     pub flags: u32,

@@ -1,6 +1,10 @@
-//! The system-call boundary: every call the library makes on files, memory and clocks is a method here.
+//! The system-call boundary: every call the library makes to open, change, map and sync files is a method of [`Os`], and
+//! so is what it asks about the machine: page size, date, boot, mount, random numbers.
 //!
-//! One trait from the first day, because fault injection, crash enumeration and simulation stand on it.
+//! One trait from the first day, because fault injection, crash enumeration and simulation stand on it. What is not
+//! behind it: the end of a mapping and of a descriptor (munmap and close, when a `MmapRaw` or an `OwnedFd` is dropped),
+//! loads and stores in mapped memory, monotonic time and sleeps (std), locks (parking_lot), and the barrier and the
+//! threads of this module.
 
 mod barrier;
 mod faults;
@@ -76,8 +80,9 @@ pub trait Os: Send + Sync {
     fn allocate(&self, fd: BorrowedFd<'_>, len: u64) -> io::Result<()>;
     fn read_at(&self, fd: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     fn write_at(&self, fd: BorrowedFd<'_>, buf: &[u8], offset: u64) -> io::Result<usize>;
-    /// fsync for a directory, fdatasync for a file.
+    /// fsync: what was created, renamed and removed in it stays so.
     fn sync_directory(&self, dir: BorrowedFd<'_>) -> io::Result<()>;
+    /// fdatasync: the bytes, the length and the blocks of a file.
     fn sync_data(&self, fd: BorrowedFd<'_>) -> io::Result<()>;
 
     /// Maps `[0, len)` shared.
