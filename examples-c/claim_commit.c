@@ -5,6 +5,7 @@
 #define _XOPEN_SOURCE 700
 #include <inttypes.h>
 
+#define PROGRAM "claim_commit"
 #include "scratch.h"
 
 int main(void) {
@@ -15,7 +16,7 @@ int main(void) {
   size_t len;
   uint64_t next;
 
-  if (scratch_make(path, "claim_commit") < 0) return perror("a temporary directory"), 1;
+  if (scratch_make(path) < 0) return perror(PROGRAM ": a temporary directory"), 1;
   must(mfq_open(path, NULL, &queue), "mfq_open");
 
   must(mfq_claim(queue, 80, &first), "mfq_claim");

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <unistd.h>
 
+#define PROGRAM "get_last"
 #include "scratch.h"
 
 static void tell(const char *how, mfq_file_t *file) {
@@ -22,7 +23,7 @@ int main(void) {
   mfq_span_t at = {0, 0};
   mfq_options_t options;
 
-  if (scratch_make(path, "get_last") < 0) return perror("a temporary directory"), 1;
+  if (scratch_make(path) < 0) return perror(PROGRAM ": a temporary directory"), 1;
   mfq_options_init(&options, sizeof options);
   options.file_size = 16 * (uint64_t)sysconf(_SC_PAGESIZE);
   must(mfq_open(path, &options, &queue), "mfq_open");

@@ -16,16 +16,17 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#define PROGRAM "mfq_lines"
 #include "histogram.h"
 #include "input.h"
 #include "mfq.h"
 #include "scratch.h"
 #include "show.h"
 
-#define PROGRAM "mfq_lines"
 #define MOST_THREADS 256
-/* Without --passes the input is appended so often that it rolls this many times at least. */
+/* Without --passes the input is appended so often that it fills this many files, or comes close to this many bytes. */
 #define ENOUGH_FILES 32
+#define ENOUGH_BYTES ((uint64_t)256 << 20)
 
 static const char help[] =
     "usage: mfq_lines [OPTION]... FILE\n"
@@ -35,7 +36,8 @@ static const char help[] =
     "  -t, --threads=N       append from N threads, each its own part of the lines (1)\n"
     "  -r, --raw             a RAW queue: bytes without frames; newlines are kept in it\n"
     "  -f, --file-size=SIZE  of each file of the queue; K, M and G are understood (1M)\n"
-    "  -p, --passes=N        append the input N times (as often as fills 32 files)\n"
+    "  -p, --passes=N        append the input N times (as often as fills 32 files,\n"
+    "                        but not more than 256M in all)\n"
     "  -d, --directory=DIR   keep the queue in DIR, and append to what is there\n"
     "                        (a temporary directory, removed at the end)\n"
     "  -h, --help\n"
@@ -403,8 +405,9 @@ static void tell_rolls(struct job *job, const mfq_stats_t *stats) {
   uint64_t ready = stats->rolls_ready, waited = stats->rolls_waited;
   putchar('\n');
   tell("rolls");
-  printf("%s  ", show_count(count));
+  fputs(show_count(count), stdout);
   if (ready + waited) {
+    fputs("  ", stdout);
     unsigned light = (unsigned)((30 * waited + ready + waited - 1) / (ready + waited));
     fputs(show_good(), stdout);
     show_bar(30 - light, 0);
@@ -428,15 +431,18 @@ static void tell_percentiles(const struct job *job) {
   static const struct {
     const char *name;
     double share;
-  } rows[] = {{"50 %", 0.5}, {"90 %", 0.9}, {"99 %", 0.99}, {"99.9 %", 0.999}, {"99.99 %", 0.9999}, {"all", 1}};
+    uint64_t least; /* of fewer values none is above the share */
+  } rows[] = {{"50 %", 0.5, 2},        {"90 %", 0.9, 10},          {"99 %", 0.99, 100},
+              {"99.9 %", 0.999, 1000}, {"99.99 %", 0.9999, 10000}, {"all", 1, 1}};
   struct histogram *all = memory(1, sizeof *all);
   for (size_t i = 0; i < job->settings.threads; i++) histogram_merge(all, &job->workers[i].times);
   if (all->count) {
     printf("\n  %sTime of an append%s, the %s to read the clock included; twice the time is a cell more\n", show_bold(),
            show_plain(), show_time(clock_cost()));
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+      if (all->count < rows[i].least) continue;
       uint64_t ns = histogram_at(all, rows[i].share);
-      unsigned cells = 0;
+      unsigned cells = 1;
       while (cells < 40 && ns >> cells > 8) cells++;
       printf("  %8s  within %8s  ", rows[i].name, show_time(ns));
       show_bar(cells, 0);
@@ -469,6 +475,7 @@ static mfq_options_t options_of(const struct settings *settings) {
 static int write_queue(struct job *job, const char *path, mfq_stats_t *stats, struct times *times) {
   mfq_options_t options = options_of(&job->settings);
   if (mfq_open(path, &options, &job->queue) < 0) return failed("mfq_open");
+  tell_plan(job);
   mfq_offsets_t offsets = {.struct_size = sizeof offsets};
   int outcome = mfq_offsets(job->queue, &offsets) < 0 ? failed("mfq_offsets") : 0;
   job->begin = offsets.committed;
@@ -508,7 +515,6 @@ static int run_in(struct job *job, const char *path) {
   mfq_stats_t stats = {.struct_size = sizeof stats};
   struct times times = {0};
   job->workers = memory(job->settings.threads, sizeof *job->workers);
-  tell_plan(job);
   int outcome = write_queue(job, path, &stats, &times);
   if (outcome == 0) outcome = check_queue(job, path, &times);
   if (outcome == 0) tell_outcome(job, &stats, &times);
@@ -521,7 +527,7 @@ static int run_in(struct job *job, const char *path) {
 static int run(struct job *job) {
   char path[SCRATCH_MOST];
   if (job->settings.directory) return run_in(job, job->settings.directory);
-  if (scratch_make(path, PROGRAM) < 0) {
+  if (scratch_make(path) < 0) {
     fprintf(stderr, PROGRAM ": a temporary directory under %s: %s\n", path, strerror(errno));
     return 1;
   }
@@ -565,6 +571,7 @@ static void parse(int argc, char **argv, struct settings *settings) {
       {NULL, 0, NULL, 0}};
   int option;
   *settings = (struct settings){.file_size = 1 << 20, .threads = 1};
+  argv[0] = PROGRAM; /* what getopt begins its messages with */
   while ((option = getopt_long(argc, argv, "t:rf:p:d:h", options, NULL)) != -1) {
     switch (option) {
       case 't':
@@ -589,15 +596,17 @@ static void parse(int argc, char **argv, struct settings *settings) {
   settings->input_name = argv[optind];
 }
 
-/* As often as fills enough files: a frame of RECORD adds 16 bytes to a line, and what is missing to a multiple of 8. */
+/* As often as is enough: a frame of RECORD adds 16 bytes to a line, and what is missing to a multiple of 8. */
 static size_t enough_passes(const struct settings *settings, const struct input *input) {
   uint64_t pass = 0;
   for (size_t i = 0; i < input->count; i++) {
     uint64_t len = input->lines[i].len;
     pass += settings->raw ? len : (len + 16 + 7) / 8 * 8;
   }
-  if (pass == 0) return 1;
-  return (size_t)((ENOUGH_FILES * settings->file_size + pass - 1) / pass);
+  if (pass == 0 || pass > ENOUGH_BYTES / 2) return 1;
+  if (settings->file_size > ENOUGH_BYTES / ENOUGH_FILES) return (size_t)(ENOUGH_BYTES / pass);
+  uint64_t enough = (ENOUGH_FILES * settings->file_size + pass - 1) / pass;
+  return (size_t)(enough * pass > ENOUGH_BYTES ? ENOUGH_BYTES / pass : enough);
 }
 
 int main(int argc, char **argv) {

@@ -1,4 +1,4 @@
-/* A directory for the time of one run, and what a small host does about a failure. */
+/* A directory for the time of one run, and what a small host does about a failure. Wants PROGRAM, the host's name. */
 #ifndef SCRATCH_H
 #define SCRATCH_H
 
@@ -23,9 +23,9 @@ static inline int scratch_remove(const char *path) {
 }
 
 /* Makes a new directory under $TMPDIR or /tmp and writes its path to `path`. Returns -1 and sets errno if it cannot. */
-static inline int scratch_make(char path[SCRATCH_MOST], const char *program) {
+static inline int scratch_make(char path[SCRATCH_MOST]) {
   const char *under = getenv("TMPDIR");
-  int length = snprintf(path, SCRATCH_MOST, "%s/%s-XXXXXX", under && *under ? under : "/tmp", program);
+  int length = snprintf(path, SCRATCH_MOST, "%s/" PROGRAM "-XXXXXX", under && *under ? under : "/tmp");
   if (length >= SCRATCH_MOST) {
     errno = ENAMETOOLONG;
     return -1;
@@ -38,7 +38,7 @@ static inline void must(mfq_status_t status, const char *call) {
   char why[512];
   if (status >= 0) return;
   mfq_last_error(why, sizeof why);
-  fprintf(stderr, "%s: %s: %s\n", call, mfq_strerror(status), why);
+  fprintf(stderr, PROGRAM ": %s: %s\n", call, why);
   exit(1);
 }
 

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <time.h>
 
+#define PROGRAM "tail"
 #include "scratch.h"
 
 static void *append_now_and_then(void *queue) {
@@ -27,10 +28,10 @@ int main(void) {
   mfq_status_t status;
   pthread_t appender;
 
-  if (scratch_make(path, "tail") < 0) return perror("a temporary directory"), 1;
+  if (scratch_make(path) < 0) return perror(PROGRAM ": a temporary directory"), 1;
   must(mfq_open(path, NULL, &queue), "mfq_open");
   must(mfq_reader_open(queue, 0, &reader), "mfq_reader_open");
-  if (pthread_create(&appender, NULL, append_now_and_then, queue) != 0) return perror("a thread"), 1;
+  if (pthread_create(&appender, NULL, append_now_and_then, queue) != 0) return perror(PROGRAM ": a thread"), 1;
 
   int seen = 0;
   while ((status = mfq_reader_next(reader, seen < 3 ? 10000 : 300, &view)) == MFQ_OK) {
