@@ -123,6 +123,25 @@ fn a_small_input_is_appended_as_often_as_fills_many_files() {
 }
 
 #[test]
+fn large_files_do_not_make_a_small_input_endless() {
+    // 32 files of 16 MiB would be twice as much.
+    let input = [b'x'; 1 << 20];
+    let told = Host::lines(&["-f16M", "--raw", "-"]).stdin(&input).succeeds();
+    assert_eq!(number_before(&told, " times over"), 256, "{told}");
+    assert_eq!(number_before(&told, " records read back"), 256, "{told}");
+}
+
+#[test]
+fn no_row_ends_in_a_blank_and_no_percentile_is_told_that_the_sample_cannot_support() {
+    let told = Host::lines(&["-p1", "-"]).stdin(&b"a line\n".repeat(196)).succeeds();
+    assert!(told.lines().all(|line| !line.ends_with(' ')), "{told:?}");
+    assert!(told.contains(" 99 %") && told.contains(" all") && !told.contains("99.9"), "{told}");
+    let told = Host::lines(&["-p1", "-"]).stdin(b"a line\n").succeeds();
+    assert!(told.lines().all(|line| !line.ends_with(' ')), "{told:?}");
+    assert!(told.contains(" all") && !told.contains("50 %"), "{told}");
+}
+
+#[test]
 fn standard_input_is_taken_as_it_is() {
     let input = b"one\n\n\0two\0\nthe last one has no newline".as_slice();
     for arguments in [&["-"][..], &["--raw", "-"], &["-t8", "-"]] {
@@ -186,8 +205,26 @@ fn a_line_that_does_not_fit_into_a_file_is_named_by_its_number() {
 fn what_cannot_be_read_or_opened_is_named() {
     assert!(Host::lines(&["/no/such/file"]).fails(1).contains("/no/such/file: No such file"));
     assert!(Host::lines(&["/"]).fails(1).contains("/: Is a directory"));
-    assert!(Host::lines(&["-d", "/no/such/place", HEADER]).fails(1).contains("/no/such/place"));
-    assert!(Host::lines(&["-f", "5000", HEADER]).fails(1).contains("file_size 5000"));
+    // Alone: nothing was told about a job that did not begin.
+    for (arguments, named) in [
+        (["-d", "/no/such/place", HEADER], "/no/such/place"),
+        (["-f", "5000", HEADER], "file_size 5000"),
+        (["-f", "17179869183G", HEADER], "file_size 18446744072635809792"),
+    ] {
+        let output = Host::lines(&arguments).output();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.stdout.is_empty() && told.lines().count() == 1 && told.contains(named), "{output:?}");
+    }
+}
+
+#[test]
+fn make_names_the_library_that_it_misses() {
+    let build = tempfile::tempdir().expect("a temporary directory");
+    let link = build.path().join("libmfq.so.0");
+    let mut make = make(link.to_str().expect("a plain path"), build.path());
+    let output = make.arg("LIBRARY=/no/such/libmfq.so").output().expect("make");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("/no/such/libmfq.so: there is no such library"), "{output:?}");
 }
 
 #[test]
@@ -202,7 +239,7 @@ fn a_senseless_command_line_is_told_apart_from_a_failure() {
         (&[HEADER, LOCK], "more than one FILE"),
     ] {
         let told = Host::lines(arguments).fails(2);
-        assert!(told.contains(named) && told.contains("--help"), "{told}");
+        assert!(told.starts_with("mfq_lines: ") && told.contains(named) && told.contains("--help"), "{told}");
     }
     assert!(Host::lines(&["--help"]).succeeds().starts_with("usage: mfq_lines"));
 }
