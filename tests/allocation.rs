@@ -6,20 +6,12 @@ mod support;
 use mfq::os::{Call, Fault, FaultyOs, native};
 use mfq::{Filler, Options, Status};
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 use support::*;
 
 const WITHOUT_WAITING: i32 = 0;
-
-/// A queue whose first creation hangs, and the worker with it.
-fn hanging_queue(dir: &tempfile::TempDir) -> Opened {
-    let queue = open(dir.path(), &record());
-    queue.os.fail_nth(Call::Allocate, 1, Fault::Hang);
-    assert_eq!(queue.get_last(within(WITHOUT_WAITING)).err().unwrap().status(), Status::Timeout);
-    queue.os.wait_hanging(1);
-    queue
-}
 
 #[test]
 fn a_request_already_there_is_joined_not_repeated() {
@@ -369,7 +361,17 @@ fn a_panic_in_the_worker_is_reported_and_survived() {
 }
 
 #[test]
-fn a_slow_creation_is_logged_and_counted() {
+fn a_panic_after_a_file_has_its_name_leaves_the_file_to_the_next_attempt() {
+    let _alone = alone();
+    let dir = scratch();
+    let queue = open(dir.path(), &Options { file_size: 2 << 20, append_timeout_ms: 100, ..record() });
+    queue.os.fail_nth(Call::Advise, 1, Fault::Panic); // huge pages, which a smaller file is not asked for
+    eventually("the file is handed out", || queue.append(b"x").is_ok());
+    assert_eq!(read_all(&queue), [b"x"]);
+}
+
+#[test]
+fn a_slow_creation_is_logged_with_the_queues_length_and_counted() {
     let _alone = alone();
     collect_log();
     let dir = scratch();
@@ -389,8 +391,17 @@ fn a_slow_creation_is_logged_and_counted() {
         us(at_least) < 1 << bucket && us(at_most) >= 1 << (bucket - 1),
         "bucket {bucket}: {at_least:?} {at_most:?}"
     );
-    let told = |line: &String| line.contains(&format!("{}: creating it took", queue.file(0).display()));
-    eventually("it is logged", || logged(dir.path()).iter().any(told));
+    let told = |line: &String| {
+        let rest = line.strip_prefix(&format!("{}: creating it took ", queue.file(0).display()));
+        let (ms, rest) = rest?.split_once(" ms, ")?;
+        let queued = rest.strip_suffix(" requests queued")?;
+        Some((ms.parse::<u128>().unwrap(), queued.parse::<usize>().unwrap()))
+    };
+    let line = || logged(dir.path()).iter().find_map(told);
+    eventually("it is logged", || line().is_some());
+    let (ms, queued) = line().unwrap();
+    assert!((at_least.as_millis()..=at_most.as_millis()).contains(&ms), "{at_least:?} {ms} ms {at_most:?}");
+    assert_eq!(queued, 0, "nobody else asked for a file when it began");
 }
 
 #[test]
@@ -411,6 +422,67 @@ fn a_hung_creation_of_one_queue_does_not_stop_anothers_roll() {
         queue.flush(u64::MAX, within(GENEROUS_MS)).unwrap();
         queue.close().unwrap();
         assert_eq!(file_starts(dir.path()).len(), 10);
+    }
+}
+
+#[test]
+fn a_writer_that_waits_less_than_it_takes_to_help_oneself_does_so_in_a_later_call() {
+    let _alone = alone();
+    let (stuck, dir) = (scratch(), scratch());
+    let stuck = hanging_queue(&stuck);
+    let queue = open(dir.path(), &Options { append_timeout_ms: 2, ..record() });
+    eventually("it made the file", || match queue.append(b"x") {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.status(), Status::Timeout, "{error}");
+            false
+        }
+    });
+    assert_eq!(queue.stats().unwrap().self_served_creations, 1);
+    assert_eq!(stuck.stats().unwrap().files_created, 0);
+}
+
+/// New files wait for their sync, which the busy thread does not come to.
+#[test]
+fn descriptors_do_not_pile_up_while_a_writer_rolls_faster_than_new_files_are_synced() {
+    let _alone = alone();
+    let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let (stuck, dir) = (scratch(), scratch());
+    let _stuck = hanging_queue(&stuck);
+    let queue = open(dir.path(), &record());
+    fill_files(&queue, 5);
+    let before = descriptors();
+    fill_files(&queue, 100);
+    assert!(descriptors() < before + 50, "{before}, and now {}", descriptors());
+}
+
+/// The thread that helps itself is the host's own, and the signal's default is to end the process.
+#[test]
+fn a_file_larger_than_the_process_may_write_is_no_space_and_raises_no_signal() {
+    let _alone = alone();
+    let dir = scratch();
+    in_a_process_of_its_own("appends_beyond_its_file_size_limit", dir.path());
+}
+
+#[test]
+#[ignore = "started by a_file_larger_than_the_process_may_write_is_no_space_and_raises_no_signal"]
+fn appends_beyond_its_file_size_limit() {
+    let Some(dir) = victims_directory() else { return };
+    let _alone = alone();
+    // SAFETY: a limit that is valid; nobody else in this process handles signals.
+    unsafe {
+        assert_ne!(libc::signal(libc::SIGXFSZ, libc::SIG_DFL), libc::SIG_ERR);
+        let limit = libc::rlimit { rlim_cur: 4 * page(), rlim_max: libc::RLIM_INFINITY };
+        assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &limit), 0);
+    }
+    let large = Options { file_size: 16 * page(), ..record() };
+    for helps_itself in [false, true] {
+        let (stuck, path) = (scratch(), dir.join(helps_itself.to_string()));
+        let _stuck = helps_itself.then(|| hanging_queue(&stuck));
+        let queue = open(&path, &large);
+        let error = queue.append(b"x").unwrap_err();
+        assert_eq!((error.status(), error.errno()), (Status::NoSpace, libc::EFBIG), "{error}");
+        assert_eq!(queue.stats().unwrap().self_served_creations > 0, helps_itself);
     }
 }
 
@@ -461,17 +533,20 @@ fn a_close_waits_for_its_creation_in_flight_and_leaves_nothing_of_it() {
     let _alone = alone();
     let dir = scratch();
     let queue = hanging_queue(&dir);
+    let let_go = AtomicBool::new(false);
     thread::scope(|scope| {
         let closing = scope.spawn(|| {
             queue.begin_close();
-            queue.finish_close()
+            let closed = queue.finish_close();
+            (closed, let_go.load(Ordering::SeqCst))
         });
         eventually("the close has begun", || queue.stats().is_err());
-        thread::sleep(Duration::from_millis(50)); // for a close that would not wait to come to its end
-        assert!(!closing.is_finished());
         assert_eq!(refused(dir.path(), &record()).status(), Status::Locked, "the lock is let go last");
+        let_go.store(true, Ordering::SeqCst);
         queue.os.heal();
-        closing.join().unwrap().unwrap();
+        let (closed, after) = closing.join().unwrap();
+        closed.unwrap();
+        assert!(after, "it ended while the call hung");
     });
     assert_eq!(file_starts(dir.path()), [] as [u64; 0]);
     let temporary = |name: &std::ffi::OsStr| name.to_string_lossy().ends_with(".tmp");

@@ -6,6 +6,7 @@ mod support;
 use mfq::os::{Call, Fault, FaultyOs, native};
 use mfq::{Filler, Format, Options, Status, Which};
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use support::*;
 
@@ -103,29 +104,69 @@ fn a_failed_sync_poisons_and_flushed_does_not_move() {
     }
 }
 
+/// The next file's name is not durable, as the worker hangs, so a flush makes it durable itself.
 #[test]
-fn whatever_call_of_a_flush_fails_nothing_more_is_called_durable() {
+fn whatever_call_of_a_flush_fails_nothing_is_called_durable() {
     let _alone = alone();
-    // A RAW flush writes the checkpoint too; a first flush makes names durable that the worker has not come to.
-    for call in [Call::SyncRange, Call::Open, Call::WriteAt, Call::SyncData, Call::SyncDirectory] {
-        for options in both() {
-            let dir = scratch();
+    for options in both() {
+        // The checkpoint, which a RAW flush writes too: nothing else could tell where its bytes end.
+        let checkpoint = [Call::WriteAt, Call::SyncData].into_iter().filter(|_| options.format == Format::Raw);
+        for call in [Call::SyncRange, Call::SyncDirectory].into_iter().chain(checkpoint) {
+            let (stuck, dir) = (scratch(), scratch());
+            let stuck = hanging_queue(&stuck);
             let queue = open(dir.path(), &options);
-            let end = queue.append(b"x").unwrap().end;
-            eventually("the look-ahead is done", || queue.stats().unwrap().files_created == 3);
-            eventually("the worker is done", || queue.stats().unwrap().prefaulted_to == 3 * page());
+            queue.append(b"x").unwrap();
             queue.os.fail_all(call, Fault::Errno(libc::EIO));
-            match flush(&queue, ALL) {
-                Ok(()) => assert_eq!(queue.offsets().unwrap().flushed, end),
-                Err(error) => {
-                    assert_eq!((error.status(), error.errno()), (Status::Io, libc::EIO), "{call:?}: {error}");
-                    assert_eq!(queue.offsets().unwrap().flushed, 0);
-                    queue.os.heal();
-                    assert_eq!(flush(&queue, ALL).unwrap_err().status(), Status::Poisoned);
-                    assert_eq!(queue.offsets().unwrap().flushed, 0);
-                }
-            }
+            let error = flush(&queue, ALL).unwrap_err();
+            assert_eq!((error.status(), error.errno()), (Status::Io, libc::EIO), "{call:?}: {error}");
+            assert_eq!(queue.offsets().unwrap().flushed, 0);
+            queue.os.heal();
+            assert_eq!(flush(&queue, ALL).unwrap_err().status(), Status::Poisoned, "{call:?}");
+            assert_eq!(queue.offsets().unwrap().flushed, 0);
+            stuck.os.heal();
         }
+    }
+}
+
+/// The kernel may report a failed write-back to whoever syncs first: here to the allocation thread.
+#[test]
+fn a_sync_that_failed_for_the_allocation_thread_poisons_the_next_flush() {
+    let _alone = alone();
+    collect_log();
+    for options in both() {
+        let dir = scratch();
+        let queue = open(dir.path(), &options);
+        queue.os.fail_all(Call::SyncData, Fault::Errno(libc::EIO));
+        queue.append(b"precious").unwrap();
+        eventually("the thread was told", || logged(dir.path()).iter().any(|line| line.contains("syncing")));
+        queue.os.heal();
+        assert_eq!(flush(&queue, ALL).unwrap_err().status(), Status::Poisoned);
+        assert_eq!(queue.offsets().unwrap().flushed, 0);
+        assert_eq!(queue.append(b"x").unwrap_err().status(), Status::Poisoned);
+        assert_eq!(queue.close().unwrap_err().status(), Status::Poisoned);
+        assert!(read(&open(dir.path(), &options), 0).unwrap().0.starts_with(b"precious"));
+    }
+}
+
+/// After a failed sync the kernel takes the pages for clean, so another sync would write nothing: they have to be dirty
+/// again before the queue that is opened next can call them durable.
+#[test]
+fn what_a_poisoned_queue_could_not_write_is_made_dirty_again_by_the_next_open() {
+    let _alone = alone();
+    for options in both() {
+        let dir = scratch();
+        let queue = open(dir.path(), &options);
+        let end = fill_files(&queue, 2)[1].end;
+        queue.os.fail_all(Call::SyncRange, Fault::Errno(libc::EIO));
+        assert_eq!(flush(&queue, ALL).unwrap_err().status(), Status::Io);
+        assert_eq!(queue.close().unwrap_err().status(), Status::Poisoned);
+        // Nothing is readied ahead of the writer: the files that would be readied are not there.
+        let os = FaultyOs::new(native());
+        os.fail_all(Call::Allocate, Fault::Errno(libc::ENOSPC));
+        let queue = try_open_on(os, dir.path(), &options).unwrap();
+        assert!(queue.os.count(Call::Advise) >= 2, "both files are populated for writing");
+        flush(&queue, end).unwrap();
+        assert_eq!(queue.offsets().unwrap().flushed, end);
     }
 }
 
@@ -233,6 +274,88 @@ fn damage_above_what_was_durable_is_cut_off_and_zeroed() {
     let bytes = fs::read(reopened.file(page())).unwrap();
     assert!(bytes[(spans[4].offset - page()) as usize..].iter().all(|&byte| byte == 0), "nothing old can come back");
     assert_eq!(reopened.append(b"x").unwrap().offset, spans[4].offset);
+}
+
+#[test]
+fn what_recovery_cut_off_is_synced_although_a_crash_came_between() {
+    let _alone = alone();
+    let dir = scratch();
+    let queue = open(dir.path(), &Options { file_size: 16 * page(), ..record() });
+    let spans: Vec<_> = (0..6).map(|_| queue.append(&third()).unwrap()).collect();
+    let cut = as_killed_now(dir.path());
+    let mut bytes = fs::read(cut.path().join(format!("{:020}", 0))).unwrap();
+    bytes[spans[1].offset as usize..][..16].fill(0); // this page was lost, and those behind were not
+    fs::write(cut.path().join(format!("{:020}", 0)), bytes).unwrap();
+    let os = FaultyOs::new(native());
+    os.set_boot_id(*b"after the reboot");
+    os.fail_all(Call::SyncRange, Fault::Panic); // right behind the zeroing
+    catch_unwind(AssertUnwindSafe(|| try_open_on(os.clone(), cut.path(), &Options::default()))).map(drop).unwrap_err();
+    os.heal();
+    let syncs = os.count(Call::SyncRange);
+    let queue = try_open_on(os, cut.path(), &Options::default()).unwrap();
+    assert_eq!(queue.offsets().unwrap().committed, spans[1].offset);
+    assert!(queue.os.count(Call::SyncRange) > syncs, "only the page cache has the zeros");
+}
+
+/// The records that a queue holds, or, in RAW, its bytes.
+fn content(queue: &Opened) -> Vec<u8> {
+    read_all(queue).concat()
+}
+
+#[test]
+fn a_recovery_that_ends_at_any_of_its_calls_can_be_repeated() {
+    const CALLS: [Call; 15] = [
+        Call::Open,
+        Call::MakeDirectory,
+        Call::Stat,
+        Call::List,
+        Call::Rename,
+        Call::Unlink,
+        Call::Lock,
+        Call::ReadAt,
+        Call::WriteAt,
+        Call::SyncDirectory,
+        Call::SyncData,
+        Call::Map,
+        Call::SyncRange,
+        Call::BootId,
+        Call::MountId,
+    ];
+    let _alone = alone();
+    for options in [record(), raw(Filler::Zero), raw(Filler::RocketMq)] {
+        let dir = scratch();
+        let queue = open(dir.path(), &options);
+        for index in 0..14u8 {
+            queue.append(&vec![index + 1; 700 + usize::from(index) * 8]).unwrap();
+        }
+        let claim = (options.format == Format::Record).then(|| queue.claim(100).unwrap());
+        if claim.is_some() {
+            queue.append(b"behind an open claim").unwrap();
+        }
+        let killed = as_killed_now(dir.path());
+        let expected = content(&open(as_killed_now(dir.path()).path(), &options));
+        let mut failed = 0;
+        for call in CALLS {
+            for fault in [Fault::Panic, Fault::Errno(libc::EIO)] {
+                for nth in 1.. {
+                    let again = as_killed_now(killed.path());
+                    let os = FaultyOs::new(native());
+                    os.fail_nth(call, nth, fault);
+                    let opened = catch_unwind(AssertUnwindSafe(|| try_open_on(os.clone(), again.path(), &options)));
+                    let hit = os.count(call) >= nth;
+                    drop(opened);
+                    if !hit {
+                        break;
+                    }
+                    failed += 1;
+                    let queue = open(again.path(), &options);
+                    assert_eq!(content(&queue), expected, "{call:?} {nth} {fault:?}");
+                    queue.append(b"more").unwrap();
+                }
+            }
+        }
+        assert!(failed > 30, "{failed} calls of a recovery failed");
+    }
 }
 
 #[test]

@@ -208,6 +208,25 @@ fn damaged_private_files_are_named() {
     is_refused(dir.path(), &record(), Status::Corrupt, &[&dir.path().join(".mfq/checkpoint")]);
 }
 
+/// A meta whose checksum is right can still say what no queue has.
+#[test]
+fn a_meta_with_an_impossible_file_size_is_corrupt_and_named() {
+    let _alone = alone();
+    const FILE_BYTES_AT: usize = 32;
+    for file_bytes in [0, 1, u64::MAX] {
+        let dir = closed_queue(&record(), 1);
+        let path = dir.path().join(".mfq/meta");
+        let mut bytes = fs::read(&path).unwrap();
+        assert_eq!(bytes[FILE_BYTES_AT..][..8], page().to_le_bytes());
+        bytes[FILE_BYTES_AT..][..8].copy_from_slice(&u64::to_le_bytes(file_bytes));
+        let sealed = bytes.len() - 8;
+        let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &bytes[..sealed]);
+        bytes[sealed..].copy_from_slice(&crc.to_le_bytes());
+        fs::write(&path, bytes).unwrap();
+        is_refused(dir.path(), &Options::default(), Status::Corrupt, &[&path]);
+    }
+}
+
 #[test]
 fn files_without_mfq_are_somebody_elses() {
     let _alone = alone();
@@ -377,22 +396,27 @@ fn a_creation_of_a_queue_that_was_cut_short_begins_again() {
 fn permissions_are_what_the_host_chose_whatever_the_umask() {
     use std::os::unix::fs::PermissionsExt;
     let _alone = alone();
-    // SAFETY: takes and gives integers. The other tests of this process wait for this one.
-    let umask = unsafe { libc::umask(0o077) };
     for (permissions, files) in [(0, 0o600), (0o600, 0o600), (0o640, 0o640), (0o666, 0o666)] {
-        let dir = scratch();
-        let path = dir.path().join("queue");
-        let queue = open(&path, &Options { permissions, ..record() });
-        fill_files(&queue, 2);
-        queue.close().unwrap();
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        for file in ["meta", "checkpoint", "tail", "lock"] {
-            assert_eq!(mode(&path.join(".mfq").join(file)), files, "{file} with {permissions:o}");
+        for umask in [0o077, 0o177] {
+            let dir = scratch();
+            let path = dir.path().join("queue");
+            // SAFETY: takes and gives integers. The other tests of this process wait for this one.
+            let umask = unsafe { libc::umask(umask) };
+            let queue = open(&path, &Options { permissions, ..record() });
+            fill_files(&queue, 2);
+            queue.close().unwrap();
+            // SAFETY: as above.
+            unsafe { libc::umask(umask) };
+            let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            for file in ["meta", "checkpoint", "tail", "lock"] {
+                assert_eq!(mode(&path.join(".mfq").join(file)), files, "{file} with {permissions:o}");
+            }
+            assert_eq!(mode(&name(&path, page())), files, "{permissions:o}");
+            for directory in [&path, &path.join(".mfq")] {
+                assert_eq!(mode(directory) & 0o700, 0o700, "its owner can enter {}", directory.display());
+            }
         }
-        assert_eq!(mode(&name(&path, page())), files, "{permissions:o}");
     }
-    // SAFETY: as above.
-    unsafe { libc::umask(umask) };
 }
 
 #[test]

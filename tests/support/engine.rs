@@ -1,8 +1,8 @@
 //! What the tests of the engine share: queues over a system that fails on demand, directories looked at from outside.
 #![allow(dead_code)] // each test uses a part of it
 
-use mfq::os::{FaultyOs, native};
-use mfq::{Deadline, Error, Filler, Format, Options, Queue, ReadOutcome, Result, Span};
+use mfq::os::{Call, Fault, FaultyOs, native};
+use mfq::{Deadline, Error, Filler, Format, Options, Queue, ReadOutcome, Result, Span, Status};
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
@@ -123,6 +123,15 @@ pub fn refused(path: &Path, options: &Options) -> Error {
         Ok(_) => panic!("{} was opened", path.display()),
         Err(error) => error,
     }
+}
+
+/// A queue whose first creation hangs, and the worker with it.
+pub fn hanging_queue(dir: &TempDir) -> Opened {
+    let queue = open(dir.path(), &record());
+    queue.os.fail_nth(Call::Allocate, 1, Fault::Hang);
+    assert_eq!(queue.get_last(within(0)).err().unwrap().status(), Status::Timeout);
+    queue.os.wait_hanging(1);
+    queue
 }
 
 pub fn within(ms: i32) -> Deadline {
@@ -249,15 +258,24 @@ pub struct Victim {
 const DIRECTORY: &str = "MFQ_TEST_DIRECTORY";
 const READY: &str = "ready";
 
+/// Runs one ignored test of this binary with a directory to work in: for what it does to its whole process.
+pub fn in_a_process_of_its_own(test: &str, path: &Path) {
+    let output = this_test_binary(test, path).output().expect("this test binary again");
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{test}: {}\n{said}{errors}", output.status);
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+fn this_test_binary(test: &str, path: &Path) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture"]).env(DIRECTORY, path);
+    command
+}
+
 pub fn victim(test: &str, path: &Path) -> Victim {
     let says = scratch();
     let ready = says.path().join(READY);
-    let process = Command::new(env::current_exe().unwrap())
-        .args(["--exact", test, "--ignored", "--nocapture"])
-        .env(DIRECTORY, path)
-        .env(READY, &ready)
-        .spawn()
-        .expect("this test binary again");
+    let process = this_test_binary(test, path).env(READY, &ready).spawn().expect("this test binary again");
     let mut victim = Victim { process, said: String::new() };
     eventually("the victim is ready", || {
         assert_eq!(victim.process.try_wait().unwrap(), None, "{test} ended by itself");
