@@ -213,7 +213,7 @@ fn damaged_private_files_are_named() {
 fn a_meta_with_an_impossible_file_size_is_corrupt_and_named() {
     let _alone = alone();
     const FILE_BYTES_AT: usize = 32;
-    for file_bytes in [0, 1, u64::MAX] {
+    for file_bytes in [0, u64::MAX] {
         let dir = closed_queue(&record(), 1);
         let path = dir.path().join(".mfq/meta");
         let mut bytes = fs::read(&path).unwrap();
