@@ -3,13 +3,18 @@
 mod support;
 
 use std::env;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+fn source() -> PathBuf {
+    Path::new(support::ROOT).join("tests/c/misuse.c")
+}
 
 #[test]
 fn c_misuse_is_told_apart_and_harms_nothing() {
     let build = tempfile::tempdir().expect("a temporary directory");
     let work = tempfile::tempdir().expect("a temporary directory");
-    let program = support::compile("misuse", build.path());
+    let program = support::compile(&source(), build.path());
     support::run(Command::new(program).arg(work.path()));
 }
 
@@ -22,7 +27,7 @@ fn c_misuse_is_clean_under_valgrind() {
     }
     let build = tempfile::tempdir().expect("a temporary directory");
     let work = tempfile::tempdir().expect("a temporary directory");
-    let program = support::compile("misuse", build.path());
+    let program = support::compile(&source(), build.path());
     // Only what nothing leads to any more: a table in a static, whose pointer leads into its middle, is no leak.
     let leaks = ["--leak-check=full", "--errors-for-leak-kinds=definite", "--show-leak-kinds=definite"];
     let valgrind = ["--error-exitcode=99", "--fair-sched=yes", "--quiet"];

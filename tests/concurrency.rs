@@ -3,24 +3,24 @@
 mod support;
 
 use mfq::capi::{MFQ_COMMITTED, MFQ_E_BUSY, MFQ_E_CLOSED, MFQ_E_END, MFQ_E_LOCKED, MFQ_E_TIMEOUT, MFQ_FILLER_ROCKETMQ};
-use mfq::{Deadline, Filler, Format, Options, Queue, Reader, Span, Status, os};
+use mfq::{Filler, Format, Options, Queue, Reader, Span, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
+use support::engine::{self, GENEROUS_MS, Opened, Watchdog, within};
 use support::handles::{self, How, RAW, RECORD};
 use support::records::{Found, LEAST_BYTES, Label, read_all};
-use support::watchdog::Watchdog;
 
 const THREADS: u32 = 8;
 const FORMATS: [(Format, Filler); 3] =
     [(Format::Record, Filler::Zero), (Format::Raw, Filler::Zero), (Format::Raw, Filler::RocketMq)];
 
-fn open(path: &Path, format: Format, filler: Filler) -> Queue {
-    let options = Options { file_size: 4096, format, filler, append_timeout_ms: 30_000, ..Options::default() };
-    Queue::open(os::native(), path, &options).unwrap()
+fn open(path: &Path, format: Format, filler: Filler) -> Opened {
+    let options = Options { file_size: 4096, format, filler, append_timeout_ms: GENEROUS_MS, ..Options::default() };
+    engine::open(path, &options)
 }
 
 /// From the shortest to one that fills a third of a file.
@@ -39,15 +39,6 @@ impl Drop for StopAtEnd<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
-}
-
-fn now() -> Deadline {
-    Deadline::after_ms(0)
-}
-
-fn close(queue: Queue) {
-    queue.begin_close();
-    queue.finish_close().unwrap();
 }
 
 /// Each record exactly once, where its append said, and those of one thread in their order.
@@ -82,7 +73,7 @@ fn appends_of_eight_threads_are_each_there_once_and_in_order() {
         check(&read_all(&queue, format, filler), &spans);
         let end = queue.offsets().unwrap().committed;
         assert!(end > 100 * 4096, "it rolled all the time");
-        close(queue);
+        queue.close().unwrap();
         let queue = open(directory.path(), format, filler);
         assert_eq!(queue.offsets().unwrap().committed, end);
         check(&read_all(&queue, format, filler), &spans);
@@ -136,7 +127,7 @@ fn committed_keeps_up_with_eight_writers_that_never_pause() {
                 assert!(before.flushed <= before.committed && before.committed <= before.wrote, "{before:?}");
                 assert!(before.wrote <= before.reserved, "{before:?}");
                 let target = before.reserved + 2 * 4096;
-                queue.wait(mfq::Which::Committed, target, Deadline::after_ms(60_000)).unwrap();
+                queue.wait(mfq::Which::Committed, target, within(60_000)).unwrap();
                 assert!(queue.offsets().unwrap().committed >= target);
             }
         });
@@ -177,7 +168,7 @@ fn tail(queue: &Queue, format: Format, count: u32) -> Vec<Found> {
     let mut found = Vec::new();
     // RAW: a view ends where `committed` was, which is between two records.
     while found.len() < count as usize {
-        let view = reader.next(queue, Deadline::after_ms(60_000), &AtomicBool::new(false)).unwrap();
+        let view = reader.next(queue, within(60_000), &AtomicBool::new(false)).unwrap();
         // SAFETY: the view holds its file, and nobody writes what is committed.
         let bytes = unsafe { std::slice::from_raw_parts(view.ptr, view.len) };
         let mut at = 0;
@@ -407,7 +398,7 @@ fn a_thousand_opens_and_closes_in_several_threads() {
         let queue = open(directory.path(), Format::Record, Filler::Zero);
         let mut reader = Reader::open(&queue, 0).unwrap();
         loop {
-            match reader.next(&queue, now(), &AtomicBool::new(false)) {
+            match reader.next(&queue, within(0), &AtomicBool::new(false)) {
                 // SAFETY: the view holds its file, and nobody writes what is committed.
                 Ok(view) => assert!(seen.insert(unsafe { std::slice::from_raw_parts(view.ptr, view.len) }.to_vec())),
                 Err(error) => break assert_eq!(error.status(), Status::End),

@@ -2,18 +2,13 @@
 //! where there can be no such claim.
 
 #[path = "support/engine.rs"]
-mod engine;
+mod support;
 
-use engine::as_killed_now;
-use mfq::{Options, Queue, Status, os};
+use mfq::Status;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-
-fn open(path: &Path) -> Result<Queue, Status> {
-    let options = Options { file_size: 4096, ..Options::default() };
-    Queue::open(os::native(), path, &options).map_err(|error| error.status())
-}
+use support::*;
 
 /// Flips the top bit of the little-endian word at `offset`, in the first file.
 fn flip(path: &Path, offset: u64) {
@@ -26,8 +21,8 @@ fn flip(path: &Path, offset: u64) {
 
 #[test]
 fn a_committed_record_that_looks_claimed_is_corrupt_and_not_passed_over() {
-    let work = tempfile::tempdir().unwrap();
-    let queue = open(work.path()).unwrap();
+    let work = scratch();
+    let queue = open(work.path(), &record());
     let spans: Vec<_> = (0..3u8).map(|i| queue.append(&[i; 100]).unwrap()).collect();
     assert_eq!(queue.offsets().unwrap().committed, spans[2].end);
     flip(work.path(), spans[1].offset);
@@ -38,8 +33,8 @@ fn a_committed_record_that_looks_claimed_is_corrupt_and_not_passed_over() {
 
 #[test]
 fn bytes_in_a_record_that_look_like_a_claim_are_no_way_to_the_next_one() {
-    let work = tempfile::tempdir().unwrap();
-    let queue = open(work.path()).unwrap();
+    let work = scratch();
+    let queue = open(work.path(), &record());
     // 16 bytes claimed, right before the next record.
     let at = queue.append(&[[0x10, 0, 0, 0x80].as_slice(), &[0; 12]].concat()).unwrap();
     queue.append(b"the next one").unwrap();
@@ -49,14 +44,14 @@ fn bytes_in_a_record_that_look_like_a_claim_are_no_way_to_the_next_one() {
 
 #[test]
 fn a_durable_record_that_looks_claimed_is_corrupt_when_the_queue_is_recovered() {
-    let work = tempfile::tempdir().unwrap();
-    let queue = open(work.path()).unwrap();
+    let work = scratch();
+    let queue = open(work.path(), &record());
     let spans: Vec<_> = (0..3u8).map(|i| queue.append(&[i; 100]).unwrap()).collect();
     drop(queue);
     // Open again, and not closed: the lock goes with the process only, so what a kill leaves is looked at in a copy.
-    let queue = open(work.path()).unwrap();
+    let queue = open(work.path(), &record());
     queue.append(b"not durable").unwrap();
     let killed = as_killed_now(work.path());
     flip(killed.path(), spans[1].offset);
-    assert_eq!(open(killed.path()).map(drop), Err(Status::Corrupt));
+    assert_eq!(refused(killed.path(), &record()).status(), Status::Corrupt);
 }

@@ -7,7 +7,6 @@
 
 mod support;
 
-use mfq::os::{Call, Fault, FaultyOs};
 use mfq::{Deadline, Error, Filler, Format, Options, Queue, Span, Status, os};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -17,8 +16,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, ptr, thread};
+use support::engine::Watchdog;
 use support::records::{Found, LEAST_BYTES, Label, read_all};
-use support::watchdog::Watchdog;
 use tempfile::TempDir;
 
 const MOST_THREADS: usize = 9;
@@ -516,25 +515,4 @@ fn kill_9_loses_no_append_that_returned() {
     kill_again_and_again(Format::Record, Filler::Zero, cycles(2));
     kill_again_and_again(Format::Raw, Filler::Zero, cycles(4));
     kill_again_and_again(Format::Raw, Filler::RocketMq, cycles(4));
-}
-
-#[test]
-fn a_close_that_ends_between_two_removals_leaves_no_gap() {
-    let _watchdog = Watchdog::new("a close that cannot remove a file", 60);
-    for nth in 1..=2 {
-        let work = tempfile::tempdir().unwrap();
-        let faulty = FaultyOs::new(os::native());
-        let options = Options { file_size: 4096, ..Options::default() };
-        let queue = Queue::open(faulty.clone(), work.path(), &options).unwrap();
-        let at = queue.append(b"here").unwrap();
-        // Two files nobody claimed, beside the one in use.
-        while queue.stats().unwrap().files_created < 3 {
-            thread::yield_now();
-        }
-        faulty.fail_nth(Call::Unlink, nth, Fault::Errno(libc::EIO));
-        queue.begin_close();
-        assert_eq!(queue.finish_close().unwrap_err().status(), Status::Io);
-        let queue = Queue::open(os::native(), work.path(), &options).unwrap();
-        assert_eq!(queue.offsets().unwrap().committed, at.end);
-    }
 }

@@ -154,19 +154,6 @@ fn what_lies_behind_the_end_is_not_seen() {
 }
 
 #[test]
-fn there_has_to_be_a_queue() {
-    let _alone = alone();
-    let dir = scratch();
-    let before = snapshot(dir.path());
-    assert_eq!(refused(dir.path(), &reading(&record())).status(), Status::NotFound);
-    assert_eq!(refused(&dir.path().join("none"), &reading(&record())).status(), Status::NotFound);
-    let existing = Options { existing: true, ..record() };
-    assert_eq!(refused(dir.path(), &existing).status(), Status::NotFound);
-    assert_eq!(refused(&dir.path().join("none"), &existing).status(), Status::NotFound);
-    assert_eq!(snapshot(dir.path()), before);
-}
-
-#[test]
 fn an_empty_queue_has_no_last_file() {
     let _alone = alone();
     let dir = scratch();

@@ -2,10 +2,11 @@
 
 mod support;
 
-use mfq::{Options, Queue, ReadOutcome};
+use mfq::Options;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use support::engine::{open, read_all};
 
 fn readme() -> String {
     fs::read_to_string(Path::new(support::ROOT).join("README.md")).expect("README.md")
@@ -16,29 +17,13 @@ fn the_quick_start_compiles_as_printed_and_appends_a_durable_record() {
     let readme = readme();
     let code = readme.split("```c\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of C");
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let (source, program) = (dir.path().join("orders.c"), dir.path().join("orders"));
+    let source = dir.path().join("orders.c");
     fs::write(&source, code).expect("a source file");
-    let library = support::library_dir().join("libmfq.so");
-    std::os::unix::fs::symlink(&library, dir.path().join("libmfq.so.0")).expect("a link to the library");
-    support::run(
-        Command::new("cc")
-            .args(["-Wall", "-Wextra", "-Werror"])
-            .arg(format!("-I{}/include", support::ROOT))
-            .arg(&source)
-            .arg("-o")
-            .arg(&program)
-            .arg(&library)
-            .arg("-Wl,-rpath,$ORIGIN"),
-    );
-    support::run(Command::new(&program).current_dir(dir.path()));
+    let program = support::compile(&source, dir.path());
+    support::run(Command::new(program).current_dir(dir.path()));
 
     let options = Options { read_only: true, ..Options::default() };
-    let queue = Queue::open(mfq::os::native(), &dir.path().join("orders.mfq"), &options).expect("the queue it made");
-    let mut record = [0; 64];
-    // SAFETY: the buffer is as long as it says.
-    let read = unsafe { queue.read(0, record.as_mut_ptr(), record.len()) }.expect("the record");
-    let ReadOutcome::Copied { len, .. } = read else { panic!("a record of more than 64 bytes") };
-    assert_eq!(&record[..len], b"42 apples");
+    assert_eq!(read_all(&open(&dir.path().join("orders.mfq"), &options)), [b"42 apples"]);
 }
 
 #[test]

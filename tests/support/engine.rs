@@ -8,7 +8,7 @@ use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, Once};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
@@ -19,25 +19,38 @@ pub const GENEROUS: Duration = Duration::from_secs(30);
 /// The same, for calls that take milliseconds.
 pub const GENEROUS_MS: i32 = 30_000;
 
+/// Ends the process, and says what hung, unless it is dropped in time: a hung thread cannot be failed, only ended with
+/// everybody.
+pub struct Watchdog {
+    _end: Sender<()>,
+}
+
+impl Watchdog {
+    pub fn new(what: impl Into<String>, timeout_s: u64) -> Watchdog {
+        let (end, ended) = channel::<()>();
+        let what = what.into();
+        thread::spawn(move || {
+            if ended.recv_timeout(Duration::from_secs(timeout_s)) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("{what}: hung for {timeout_s} s");
+                process::abort();
+            }
+        });
+        Watchdog { _end: end }
+    }
+}
+
 /// The process has one allocation thread and a few counters of its own, so tests that hang the one or count by the
 /// others run one after the other. A test that hangs itself is ended.
 pub struct Alone {
     _turn: MutexGuard<'static, ()>,
-    _ended: Sender<()>,
+    _watchdog: Watchdog,
 }
 
 pub fn alone() -> Alone {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner()); // another test failed: its own affair
-    let (ended, watch) = channel::<()>();
     let test = thread::current().name().unwrap_or("a test").to_owned();
-    thread::spawn(move || {
-        if watch.recv_timeout(3 * GENEROUS) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-            eprintln!("{test} hangs");
-            process::abort();
-        }
-    });
-    Alone { _turn: turn, _ended: ended }
+    Alone { _turn: turn, _watchdog: Watchdog::new(test, 3 * GENEROUS.as_secs()) }
 }
 
 /// Waits for a condition that another thread brings about.
@@ -115,6 +128,13 @@ pub fn try_open_on(os: Arc<FaultyOs>, path: &Path, options: &Options) -> Result<
 
 pub fn open(path: &Path, options: &Options) -> Opened {
     try_open(path, options).expect("a queue")
+}
+
+/// As after a power cut: whatever the page cache holds, the kernel was started anew.
+pub fn open_after_reboot(path: &Path, options: &Options) -> Opened {
+    let os = FaultyOs::new(native());
+    os.set_boot_id(*b"after the reboot");
+    try_open_on(os, path, options).expect("a queue")
 }
 
 /// The error of an open that is to be refused.

@@ -1,9 +1,9 @@
 //! What the tests of the C surface share: where things are, and how to compile and run C. Beside it, what others share.
 #![allow(dead_code)] // each test uses a part of it
 
+pub mod engine;
 pub mod handles;
 pub mod records;
-pub mod watchdog;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -37,19 +37,19 @@ pub fn stdout(command: &mut Command) -> String {
     String::from_utf8_lossy(&run(command).stdout).into_owned()
 }
 
-/// Compiles `tests/c/<name>.c` against the header and the built library into `dir`.
-pub fn compile(name: &str, dir: &Path) -> PathBuf {
-    let library = library_dir();
+/// Compiles a C program against the header and the built library into `dir`.
+pub fn compile(source: &Path, dir: &Path) -> PathBuf {
+    let library = library_dir().join("libmfq.so");
     // The soname is what the program looks for, and cargo does not make that name.
-    std::os::unix::fs::symlink(library.join("libmfq.so"), dir.join("libmfq.so.0")).expect("a link to the library");
-    let program = dir.join(name);
+    std::os::unix::fs::symlink(&library, dir.join("libmfq.so.0")).expect("a link to the library");
+    let program = dir.join(source.file_stem().expect("a source file"));
     run(Command::new("cc")
         .args(["-std=c99", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"])
         .arg(format!("-I{ROOT}/include"))
-        .arg(format!("{ROOT}/tests/c/{name}.c"))
+        .arg(source)
         .arg("-o")
         .arg(&program)
-        .arg(library.join("libmfq.so"))
+        .arg(library)
         .arg(format!("-Wl,-rpath,{}", dir.display())));
     program
 }
