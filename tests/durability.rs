@@ -160,7 +160,7 @@ fn what_a_poisoned_queue_could_not_write_is_made_dirty_again_by_the_next_open() 
         queue.os.fail_all(Call::SyncRange, Fault::Errno(libc::EIO));
         assert_eq!(flush(&queue, ALL).unwrap_err().status(), Status::Io);
         assert_eq!(queue.close().unwrap_err().status(), Status::Poisoned);
-        // Nothing is readied ahead of the writer: the files that would be readied are not there.
+        // There are no files ahead of the writer to be readied; the rest of the last one may be.
         let os = FaultyOs::new(native());
         os.fail_all(Call::Allocate, Fault::Errno(libc::ENOSPC));
         let queue = try_open_on(os, dir.path(), &options).unwrap();

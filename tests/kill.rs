@@ -7,7 +7,7 @@
 
 mod support;
 
-use mfq::{Deadline, Error, Filler, Format, Options, Queue, Span, Status, os};
+use mfq::{Error, Filler, Format, Options, Queue, Span, Status, os};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::process::ExitStatusExt;
@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, ptr, thread};
-use support::engine::Watchdog;
+use support::engine::{GENEROUS_MS, Watchdog, try_open, within};
 use support::records::{Found, LEAST_BYTES, Label, read_all};
 use tempfile::TempDir;
 
@@ -431,16 +431,15 @@ fn check(plan: &Plan, oracle: &Oracle, before: &[Found], now: &[Found]) -> u32 {
 /// What is there now. Opened for reading only it is left as the child left it, and the next child recovers it.
 fn read_back(plan: &Plan, directory: &Path, read_only: bool) -> Vec<Found> {
     let options = Options { read_only, existing: read_only, ..plan.options() };
-    let queue = match Queue::open(os::native(), directory, &options) {
+    let queue = match try_open(directory, &options) {
         // Killed before there was a queue.
         Err(error) if read_only && error.status() == Status::NotFound => return vec![],
         opened => opened.unwrap(),
     };
     let found = read_all(&queue, plan.format, plan.filler);
     if !read_only {
-        queue.flush(u64::MAX, Deadline::after_ms(60_000)).unwrap();
-        queue.begin_close();
-        queue.finish_close().unwrap();
+        queue.flush(u64::MAX, within(GENEROUS_MS)).unwrap();
+        queue.close().unwrap();
     }
     found
 }
