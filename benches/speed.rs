@@ -45,13 +45,38 @@ const KINDS: [(Kind, u32); 7] = [
     (Kind::Append(Format::Record), 2),
 ];
 
-/// Medians for one size, in nanoseconds a record of all threads together, in the order of `KINDS`.
-type Row = [f64; KINDS.len()];
+/// Their places in `KINDS`.
+const MEMCPY: usize = 0;
+const RAW: usize = 1;
+const MEMCPY_CRC: usize = 2;
+const RECORD: usize = 3;
+const MEMCPY_TWO: usize = 4;
+const RAW_TWO: usize = 5;
+const RECORD_TWO: usize = 6;
+
+/// Nanoseconds a record of all threads together, by kind and round.
+struct Row {
+    len: usize,
+    samples: [Vec<f64>; KINDS.len()],
+}
+
+impl Row {
+    fn time(&self, kind: usize) -> String {
+        let ns = median(&self.samples[kind]);
+        format!("{ns:.1} ns {:5.1} GB/s", self.len as f64 / ns)
+    }
+
+    /// Of two times: the median of their ratios within a round, as the machine's speed is not the same for long.
+    fn ratio(&self, kind: usize, to: usize) -> f64 {
+        let of_round = |(a, b): (&f64, &f64)| a / b;
+        median(&self.samples[kind].iter().zip(&self.samples[to]).map(of_round).collect::<Vec<_>>())
+    }
+}
 
 pub fn run(scratch: &Scratch, quick: bool) {
     let rounds = if quick { 8 } else { 32 };
     let mut retries = 0;
-    let rows: Vec<(usize, Row)> = SIZES.map(|len| (len, measure(scratch, len, rounds, &mut retries))).to_vec();
+    let rows = SIZES.map(|len| measure(scratch, len, rounds, &mut retries));
     progress("");
     one_thread(&rows, rounds);
     two_threads(&rows);
@@ -81,7 +106,7 @@ fn measure(scratch: &Scratch, len: usize, rounds: usize, retries: &mut u32) -> R
             samples[kind].push(sample(KINDS[kind], retries, lap));
         }
     }
-    samples.map(|of_kind| median(&of_kind))
+    Row { len, samples }
 }
 
 /// Nanoseconds a record, over as many laps as a sample takes.
@@ -285,19 +310,19 @@ fn involuntary_switches() -> i64 {
     }
 }
 
-fn ns_and_rate(ns: f64, len: usize) -> String {
-    format!("{ns:.1} ns {:5.1} GB/s", len as f64 / ns)
-}
-
-fn one_thread(rows: &[(usize, Row)], rounds: usize) {
+fn one_thread(rows: &[Row], rounds: usize) {
     heading(
         "One thread",
-        &format!("Time of a record and rate of its bytes; medians of {rounds} samples of 1 ms or more, in turns."),
+        &format!(
+            "Time of a record and rate of its bytes; medians of {rounds} samples of 1 ms or more, in turns. Ratios are of\n\
+             samples of one round, and their medians."
+        ),
     );
     let mut table = Table::new(["", "memcpy", "memcpy + CRC32C", "RAW", "RECORD"]);
-    for (len, [memcpy, raw, checked, record, ..]) in rows {
-        let cell = |ns: &f64| ns_and_rate(*ns, *len);
-        table.row([format!("{len} B"), cell(memcpy), cell(checked), cell(raw), cell(record)]);
+    for row in rows {
+        let times = [MEMCPY, MEMCPY_CRC, RAW, RECORD].map(|kind| row.time(kind));
+        let [memcpy, checked, raw, record] = times;
+        table.row([format!("{} B", row.len), memcpy, checked, raw, record]);
     }
     table.print();
     println!();
@@ -308,40 +333,39 @@ fn one_thread(rows: &[(usize, Row)], rounds: usize) {
         "RECORD speed / memcpy's",
         "/ memcpy + CRC32C's",
     ]);
-    for (len, [memcpy, raw, checked, record, ..]) in rows {
-        let (raw_target, time_target, speed_target) = match len {
+    for row in rows {
+        let (raw_target, time_target, speed_target) = match row.len {
             64 => (Target::None, Target::AtMost(12.0), Target::None),
             1024 => (Target::AtLeast(0.75), Target::None, Target::AtLeast(0.6)),
             4096 => (Target::None, Target::None, Target::AtLeast(0.8)),
             _ => (Target::None, Target::None, Target::None),
         };
         table.row([
-            format!("{len} B"),
-            verdict(memcpy / raw, raw_target),
-            verdict(record / memcpy, time_target),
-            verdict(memcpy / record, speed_target),
-            format!("{:.2}", checked / record),
+            format!("{} B", row.len),
+            verdict(row.ratio(MEMCPY, RAW), raw_target),
+            verdict(row.ratio(RECORD, MEMCPY), time_target),
+            verdict(row.ratio(MEMCPY, RECORD), speed_target),
+            format!("{:.2}", row.ratio(MEMCPY_CRC, RECORD)),
         ]);
     }
     table.print();
 }
 
-fn two_threads(rows: &[(usize, Row)]) {
+fn two_threads(rows: &[Row]) {
     heading(
         "Two threads on one queue",
         "Both together while both append: time from one record to the next of either, and rate beside one thread's.",
     );
     let mut table = Table::new(["", "memcpy", "RAW", "RECORD", "memcpy / one", "RAW / one", "RECORD / one"]);
-    for (len, [memcpy, raw, _, record, memcpy_two, raw_two, record_two]) in rows {
-        let cell = |ns: &f64| ns_and_rate(*ns, *len);
+    for row in rows {
         table.row([
-            format!("{len} B"),
-            cell(memcpy_two),
-            cell(raw_two),
-            cell(record_two),
-            format!("{:.2}", memcpy / memcpy_two),
-            verdict(raw / raw_two, Target::AtLeast(1.0)),
-            verdict(record / record_two, Target::AtLeast(1.0)),
+            format!("{} B", row.len),
+            row.time(MEMCPY_TWO),
+            row.time(RAW_TWO),
+            row.time(RECORD_TWO),
+            format!("{:.2}", row.ratio(MEMCPY, MEMCPY_TWO)),
+            verdict(row.ratio(RAW, RAW_TWO), Target::AtLeast(1.0)),
+            verdict(row.ratio(RECORD, RECORD_TWO), Target::AtLeast(1.0)),
         ]);
     }
     table.print();
