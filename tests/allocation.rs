@@ -491,6 +491,14 @@ fn appends_beyond_its_file_size_limit() {
         assert_eq!((error.status(), error.errno()), (Status::NoSpace, libc::EFBIG), "{error}");
         assert_eq!(queue.stats().unwrap().self_served_creations > 0, helps_itself);
     }
+    // The small files of a new queue are written on the host's own thread, too.
+    // SAFETY: as above.
+    unsafe {
+        let limit = libc::rlimit { rlim_cur: 1, rlim_max: libc::RLIM_INFINITY };
+        assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &limit), 0);
+    }
+    let error = try_open(&dir.join("new"), &record()).err().expect("a refusal");
+    assert_eq!((error.status(), error.errno()), (Status::NoSpace, libc::EFBIG), "{error}");
 }
 
 #[test]

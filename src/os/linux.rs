@@ -29,6 +29,14 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// Past RLIMIT_FSIZE the system raises SIGXFSZ in the calling thread, which may be the host's: an error comes first.
+fn within_size_limit(end: u64) -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is ours.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) })?;
+    if end > limit.rlim_cur { Err(io::Error::from_raw_os_error(libc::EFBIG)) } else { Ok(()) }
+}
+
 fn rename_with(from: (BorrowedFd<'_>, &Path), to: (BorrowedFd<'_>, &Path), flags: libc::c_uint) -> io::Result<()> {
     let (old, new) = (c_path(from.1)?, c_path(to.1)?);
     // SAFETY: both are NUL-terminated strings that outlive the call.
@@ -147,12 +155,7 @@ impl Os for Linux {
     }
 
     fn allocate(&self, fd: BorrowedFd<'_>, len: u64) -> io::Result<()> {
-        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: `limit` is ours.
-        check(unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) })?;
-        if len > limit.rlim_cur {
-            return Err(io::Error::from_raw_os_error(libc::EFBIG)); // fallocate would raise SIGXFSZ in the host's thread
-        }
+        within_size_limit(len)?;
         // SAFETY: takes integers only.
         check(unsafe { libc::fallocate(fd.as_raw_fd(), 0, 0, len as libc::off_t) })?;
         Ok(())
@@ -165,6 +168,7 @@ impl Os for Linux {
     }
 
     fn write_at(&self, fd: BorrowedFd<'_>, buf: &[u8], offset: u64) -> io::Result<usize> {
+        within_size_limit(offset + buf.len() as u64)?;
         // SAFETY: the buffer is readable for the call, with exactly this length.
         let n = unsafe { libc::pwrite(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len(), offset as libc::off_t) };
         usize::try_from(n).map_err(|_| io::Error::last_os_error())
