@@ -322,7 +322,6 @@ impl AllocationService {
 }
 
 fn report(files: &QueueFiles, start: u64, took: Duration, queued: usize, outcome: &Result<Arc<MappedFile>>) {
-    let name = || files.directory.name(start);
     match outcome {
         Ok(_) => files.counters.created(took),
         Err(error) if error.status() == Status::Closed => return,
@@ -333,8 +332,8 @@ fn report(files: &QueueFiles, start: u64, took: Duration, queued: usize, outcome
     }
     if took > SLOW_CREATION {
         count(&files.counters.slow_creations);
-        let ms = took.as_millis();
-        log::write(Level::Warn, format_args!("{}: creating it took {ms} ms, {queued} requests queued", name()));
+        let (name, ms) = (files.directory.name(start), took.as_millis());
+        log::write(Level::Warn, format_args!("{name}: creating it took {ms} ms, {queued} requests queued"));
     }
 }
 

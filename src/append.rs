@@ -2,9 +2,9 @@
 //!
 //! RECORD: see [`crate::place`]; a record is published by one store of its commit word.
 //!
-//! RAW: space in a file is given away by an addition to its counter. The one writer whose addition crosses the end
-//! fills the rest and rolls; those behind it find the counter past the end and go to the next file. Bytes become
-//! committed in the order they were given away, so an append returns after the copies before its own.
+//! RAW: space in a file is given away by moving its counter. The one writer whose move crosses the end fills the rest
+//! and rolls; those behind it find the counter past the end and go to the next file. Bytes become committed in the order
+//! they were given away, so an append returns after the copies before its own.
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -190,7 +190,7 @@ impl Queue {
     /// The position this thread was given, which may be too far for `len` bytes to fit. A position at or below the limit
     /// from which they do not fit is given to one thread only: it fills the file.
     #[inline]
-    fn add_raw(&self, file: &MappedFile, len: usize) -> Result<u64> {
+    pub(crate) fn add_raw(&self, file: &MappedFile, len: usize) -> Result<u64> {
         // Not a plain addition: beside an open claim it would push the counter over space that nobody fills, and whoever
         // looks at it meanwhile (`reserved`, a claim that begins) would take that for given away.
         let add = |counter: u64| (counter & raw::EXCLUSIVE == 0).then_some(counter + len as u64);
@@ -198,7 +198,7 @@ impl Queue {
     }
 
     /// Fills a file from the position from which its crossing writer did not fit; does nothing for those behind it.
-    fn fill_raw(&self, file: &MappedFile, at: u64) {
+    pub(crate) fn fill_raw(&self, file: &MappedFile, at: u64) {
         if at > raw::limit(&self.meta) {
             return;
         }
@@ -207,22 +207,12 @@ impl Queue {
             return; // this turn is the next file's first writer's: `wrote` need not stand still until it is seen here
         }
         if self.meta.filler == Filler::RocketMq {
-            // SAFETY: the range was given to this thread by the addition that crossed the limit, and is not committed.
+            // SAFETY: the range was given to this thread when it crossed the limit, and is not committed.
             unsafe { file.write(at, &raw::blank(rest)) };
         }
         // Zeros are there already.
         self.commit_in_turn(file.start() + at, rest, 0);
         self.moved.notify();
-    }
-
-    /// Like [`Queue::add_raw`] for a length known not to fit: makes the file full, whoever fills it.
-    pub(crate) fn fill_raw_for(&self, file: &MappedFile, len: usize) -> Result<()> {
-        let at = self.add_raw(file, len)?;
-        if at + len as u64 > raw::limit(&self.meta) {
-            self.fill_raw(file, at);
-            return Ok(());
-        }
-        unreachable!("a length that did not fit before cannot fit behind more")
     }
 
     /// Waits until everything before `offset` is committed, then commits `len` bytes from there.
@@ -270,7 +260,7 @@ fn total(mut lens: impl Iterator<Item = usize>) -> Option<usize> {
 }
 
 #[cold]
-fn empty_raw_record() -> Error {
+pub(crate) fn empty_raw_record() -> Error {
     Error::new(Status::Invalid, "len is 0, and a RAW queue has no empty records")
 }
 

@@ -5,6 +5,7 @@
 //!
 //! Commit, abort and close each take the claim out of the table of open ones: whoever gets it decides.
 
+use crate::append::empty_raw_record;
 use crate::error::{Error, Result, Status};
 use crate::frame::Frame;
 use crate::mapped_file::MappedFile;
@@ -191,7 +192,7 @@ impl Queue {
 
     fn claim_raw(&self, len: usize) -> Result<Claim> {
         if len == 0 {
-            return Err(Error::new(Status::Invalid, "len is 0, and a RAW queue has no empty records"));
+            return Err(empty_raw_record());
         }
         self.check_raw_len(len)?;
         let buffer = zeroed(len)?;
@@ -200,9 +201,8 @@ impl Queue {
             let Some(file) = self.raw_file_with_room(&deadline)? else { continue };
             let counter = raw::position(file.reserved().load(Ordering::Acquire));
             if counter + len as u64 > raw::limit(&self.meta) {
-                if counter <= raw::limit(&self.meta) {
-                    self.fill_raw_for(file, len)?;
-                }
+                let at = self.add_raw(file, len)?; // at or behind `counter`, so it does not fit there either
+                self.fill_raw(file, at);
                 continue;
             }
             let excluding = counter | raw::EXCLUSIVE;

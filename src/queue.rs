@@ -6,8 +6,10 @@
 use crate::allocate::{self, Found, PREFAULT_AHEAD_BYTES};
 use crate::checkpoint::Checkpoint;
 use crate::deadline::Deadline;
+use crate::directory::Directory;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
+use crate::file_table::FileTable;
 use crate::frame::Frame;
 use crate::give_way::give_way;
 use crate::mapped_file::MappedFile;
@@ -23,6 +25,7 @@ use crate::stats::{Stats, count};
 use crate::tail::Tail;
 use parking_lot::Mutex;
 use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -86,9 +89,10 @@ pub struct Queue {
 
 /// What recovery found, for [`Queue::assemble`].
 pub(crate) struct Recovered {
-    pub files: QueueFiles,
+    pub directory: Directory,
+    /// In order; the log ends in the last one.
+    pub files: VecDeque<Arc<MappedFile>>,
     pub meta: Meta,
-    pub first_offset: u64,
     pub end: u64,
     pub checkpoint: Checkpoint,
     pub tail: Option<Tail>,
@@ -96,15 +100,16 @@ pub(crate) struct Recovered {
 
 impl Queue {
     pub(crate) fn assemble(recovered: Recovered, options: &Options) -> Result<Queue> {
-        let Recovered { files, meta, first_offset, end, checkpoint, tail } = recovered;
-        if let Some(last) = files.table.last() {
+        let Recovered { directory, files, meta, end, checkpoint, tail } = recovered;
+        if let Some(last) = files.back() {
             last.reserved().store(end - last.start(), Ordering::Release);
         }
+        let table = FileTable::new(meta.file_bytes, files);
         Ok(Queue {
-            files: Arc::new(files),
+            files: Arc::new(QueueFiles::new(directory, table, end)),
             meta,
-            first_offset,
-            positions: Arc::new(Positions::new(end, checkpoint.durable.min(end))),
+            first_offset: checkpoint.first,
+            positions: Arc::new(Positions::new(end, checkpoint.durable)),
             moved: Event::default(),
             checkpoint: Mutex::new(checkpoint),
             append_timeout_ms: options.append_timeout_ms(),
@@ -121,10 +126,7 @@ impl Queue {
         self.check_open()?;
         loop {
             let last = self.files.table.last();
-            if let Some(file) = last.filter(|file| !self.is_full(file)) {
-                return Ok(self.files.table.find(file.start()).expect("the last file is in the table"));
-            }
-            if let (Some(file), true) = (last, self.is_read_only()) {
+            if let Some(file) = last.filter(|file| self.is_read_only() || !self.is_full(file)) {
                 return Ok(self.files.table.find(file.start()).expect("the last file is in the table"));
             }
             self.check_writable()?;

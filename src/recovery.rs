@@ -10,7 +10,6 @@
 use crate::checkpoint::Checkpoint;
 use crate::directory::{Directory, Listed};
 use crate::error::{Error, Result, Status};
-use crate::file_table::FileTable;
 use crate::frame::Frame;
 use crate::log::{self, Level};
 use crate::mapped_file::MappedFile;
@@ -18,7 +17,6 @@ use crate::meta::Meta;
 use crate::options::{Format, MOST_OFFSET, Options};
 use crate::os::{Os, prepare_barriers};
 use crate::queue::{Queue, Recovered};
-use crate::queue_files::QueueFiles;
 use crate::raw;
 use crate::record::{CLAIMED, HEADER_BYTES, step};
 use crate::tail::{Place, Tail};
@@ -80,9 +78,8 @@ fn create(directory: Directory, options: &Options) -> Result<Queue> {
     let place = directory.place()?;
     let tail = begin_tail(&directory, place, first_offset)?;
     directory.write_meta(&meta)?;
-    let table = FileTable::new(file_bytes, VecDeque::new());
-    let files = QueueFiles::new(directory, table, first_offset);
-    Queue::assemble(Recovered { files, meta, first_offset, end: first_offset, checkpoint, tail: Some(tail) }, options)
+    let (files, end, tail) = (VecDeque::new(), first_offset, Some(tail));
+    Queue::assemble(Recovered { directory, files, meta, end, checkpoint, tail }, options)
 }
 
 fn open_existing(directory: Directory, meta: Meta, mut listed: Vec<Listed>, options: &Options) -> Result<Queue> {
@@ -104,15 +101,10 @@ fn open_existing(directory: Directory, meta: Meta, mut listed: Vec<Listed>, opti
     };
     check_end(&directory, &checkpoint, &files, end.offset)?;
 
-    let first_offset = checkpoint.first;
+    let made_ahead = split_off_made_ahead(&mut files, end.offset);
     if options.read_only {
         // What was made ahead of the writer stays on disk, but the log does not go on in it.
-        while files.len() > 1 && files.back().is_some_and(|last| last.start() >= end.offset) {
-            files.pop_back();
-        }
-        let table = FileTable::new(meta.file_bytes, files);
-        let files = QueueFiles::new(directory, table, end.offset);
-        let recovered = Recovered { files, meta, first_offset, end: end.offset, checkpoint, tail: None };
+        let recovered = Recovered { directory, files, meta, end: end.offset, checkpoint, tail: None };
         return Queue::assemble(recovered, options);
     }
     if !checkpoint.clean {
@@ -123,16 +115,22 @@ fn open_existing(directory: Directory, meta: Meta, mut listed: Vec<Listed>, opti
     if let Some(empty) = empty_last {
         directory.remove(empty.start)?;
     }
-    let files = settle(&directory, &meta, files, checkpoint.durable, &end)?;
+    // From the last one back, so that a crash in between leaves no gap.
+    for file in made_ahead.iter().rev() {
+        directory.remove(file.start())?;
+    }
+    settle(&directory, &meta, &files, checkpoint.durable, &end)?;
     // Whoever crashes from here on leaves a queue that is not clean.
-    let durable = checkpoint.durable.min(end.offset);
-    let checkpoint = Checkpoint { epoch: checkpoint.epoch + 1, durable, first: first_offset, clean: false };
-    let tail = begin_tail(&directory, place, end.offset)?;
+    let checkpoint = Checkpoint { epoch: checkpoint.epoch + 1, clean: false, ..checkpoint };
+    let tail = Some(begin_tail(&directory, place, end.offset)?);
     directory.write_checkpoint(&checkpoint)?;
-    let table = FileTable::new(meta.file_bytes, files);
-    let files = QueueFiles::new(directory, table, end.offset);
-    let recovered = Recovered { files, meta, first_offset, end: end.offset, checkpoint, tail: Some(tail) };
-    Queue::assemble(recovered, options)
+    Queue::assemble(Recovered { directory, files, meta, end: end.offset, checkpoint, tail }, options)
+}
+
+/// Takes out the files that lie behind the end. The first file stays even if it is empty.
+fn split_off_made_ahead(files: &mut VecDeque<Arc<MappedFile>>, end: u64) -> VecDeque<Arc<MappedFile>> {
+    let kept = files.iter().enumerate().filter(|(index, file)| *index == 0 || file.start() < end).count();
+    files.split_off(kept)
 }
 
 /// The options' wishes against what the queue is.
@@ -266,20 +264,15 @@ fn ends_in_blank(file: &MappedFile, used: u64) -> bool {
     })
 }
 
-/// Makes the files say what was found: files past the end are removed, what lies behind the end is zeroed and synced,
-/// unfinished claims become whole padding.
+/// Makes the files say what was found: what lies behind the end is zeroed and synced, unfinished claims become whole
+/// padding.
 fn settle(
     directory: &Directory,
     meta: &Meta,
-    mut files: VecDeque<Arc<MappedFile>>,
+    files: &VecDeque<Arc<MappedFile>>,
     durable: u64,
     end: &End,
-) -> Result<VecDeque<Arc<MappedFile>>> {
-    // From the last one back, so that a crash in between leaves no gap. The first file stays even if it is empty.
-    while files.len() > 1 && files.back().is_some_and(|last| last.start() >= end.offset) {
-        let last = files.pop_back().expect("checked");
-        directory.remove(last.start())?;
-    }
+) -> Result<()> {
     directory.sync()?;
     let sync = |file: &MappedFile, at: u64, len: u64| {
         let synced = file.sync(at, len);
@@ -303,13 +296,13 @@ fn settle(
         frame.fill_padding(directory.os.now_ms()); // it has no owner any more
         frame.publish();
     }
-    for file in &files {
+    for file in files {
         file.set_entry_durable();
         if end.dirty {
             dirty_again(directory, file, durable, end.offset)?;
         }
     }
-    Ok(files)
+    Ok(())
 }
 
 /// After a sync that failed the page cache may hold the only copy of records in pages that look clean (fsync(2), NOTES):

@@ -197,10 +197,7 @@ pub unsafe fn slices<'a>(pointer: *const mfq_slice_t, count: usize, what: &'stat
 }
 
 /// Where a read may copy to; a buffer of any size, also an absurd one, since only a record's length is written.
-///
-/// # Safety
-/// None; checks only.
-pub unsafe fn buffer(buf: *mut c_void, cap: usize, what: &'static str) -> Result<*mut u8> {
+pub fn buffer(buf: *mut c_void, cap: usize, what: &'static str) -> Result<*mut u8> {
     if cap == 0 {
         return Ok(NonNull::dangling().as_ptr());
     }

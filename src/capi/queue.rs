@@ -5,10 +5,12 @@ use super::handles::{self, FILES, HeldFile, QUEUES};
 use super::types::*;
 use super::{decode, encode, guard, options};
 use crate::deadline::Deadline;
-use crate::error::{Error, Status};
+use crate::error::{Error, Result, Status};
+use crate::mapped_file::MappedFile;
 use crate::os;
 use crate::queue::{Queue, Which};
 use std::ffi::c_char;
+use std::sync::Arc;
 
 /// ---- A QUEUE AND ITS FILES -------------------------------------------------------------------------
 ///
@@ -87,8 +89,7 @@ pub unsafe extern "C" fn mfq_get_last(
         // SAFETY: the host says that `file` is its own; checked for NULL and alignment.
         let out = unsafe { decode::output(file, "mfq_get_last: file")? };
         let file = queue.get_last(Deadline::after_ms(timeout_ms))?;
-        let held = HeldFile { queue: handle, file, positions: queue.positions() };
-        out.write(handles::pointer(FILES.insert(held)?));
+        out.write(hold(handle, &queue, file)?);
         Ok(())
     })
 }
@@ -105,10 +106,13 @@ pub unsafe extern "C" fn mfq_find(queue: *mut mfq_queue_t, offset: u64, file: *m
         let queue = handles::queue(queue, "mfq_find: queue")?;
         // SAFETY: the host says that `file` is its own; checked for NULL and alignment.
         let out = unsafe { decode::output(file, "mfq_find: file")? };
-        let held = HeldFile { queue: handle, file: queue.find(offset)?, positions: queue.positions() };
-        out.write(handles::pointer(FILES.insert(held)?));
+        out.write(hold(handle, &queue, queue.find(offset)?)?);
         Ok(())
     })
+}
+
+fn hold(handle: u64, queue: &Queue, file: Arc<MappedFile>) -> Result<*mut mfq_file_t> {
+    FILES.insert(HeldFile { queue: handle, file, positions: queue.positions() }).map(handles::pointer)
 }
 
 /// Tells where a file lies and how far it is. Works after mfq_close too, and then tells how far it was. The host sets
