@@ -57,7 +57,7 @@ pub use claim::{Claim, release_orphan};
 pub use deadline::Deadline;
 pub use error::{Error, Result, Status};
 pub use mapped_file::MappedFile;
-pub use options::{Filler, Format, Options};
+pub use options::{Filler, FlushPolicy, Format, Mode, Options, Walk};
 pub use positions::{FilePositions, Positions};
 pub use queue::{Offsets, Queue, Span, Which};
 pub use reader::{ReadOutcome, Reader, View};

@@ -1,6 +1,8 @@
 //! What a host chooses when it opens a queue.
 
 use crate::error::{Error, Result, Status};
+use std::fmt;
+use std::sync::Arc;
 
 /// How bytes lie in the files. Chosen when the queue is created.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -24,6 +26,40 @@ pub enum Filler {
     RocketMq = 1,
 }
 
+/// Where appends store their bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mode {
+    /// Into the shared mapping of the file.
+    #[default]
+    Mmap,
+    /// Into private buffers, written to the file by `pwrite` later: no store goes through a file mapping.
+    Staged,
+}
+
+/// When data goes to stable storage without being asked to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum FlushPolicy {
+    #[default]
+    None,
+    /// Every `flush_interval_ms` if `flush_least_pages` wait, and every 10 s whatever waits.
+    Interval,
+    /// As soon as `flush_least_pages` wait.
+    LeastPages,
+    /// Before an append returns.
+    EveryAppend,
+}
+
+/// The host's walker over RAW: told where bytes begin and how many there are, it answers the size of the unit there, 0
+/// at the end, less than 0 where the bytes are damaged.
+#[derive(Clone)]
+pub struct Walk(pub Arc<dyn Fn(*const u8, usize) -> i64 + Send + Sync>);
+
+impl fmt::Debug for Walk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Walk")
+    }
+}
+
 /// Zero means the default everywhere, as in the C interface.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -45,6 +81,28 @@ pub struct Options {
     pub read_only: bool,
     /// An append never waits for a file: `Timeout` at once.
     pub no_wait: bool,
+    pub mode: Mode,
+    pub flush_policy: FlushPolicy,
+    /// 0: 500.
+    pub flush_interval_ms: u32,
+    /// 0: 4.
+    pub flush_least_pages: u32,
+    /// STAGED: private buffers. 0: 5.
+    pub pool_buffers: u32,
+    /// STAGED: 0: 200.
+    pub commit_interval_ms: u32,
+    /// STAGED: the buffers are locked into memory.
+    pub lock_pool: bool,
+    /// STAGED: an append that finds no buffer free fails at once.
+    pub pool_fail_fast: bool,
+    /// RAW: finds the end after a power cut.
+    pub walk: Option<Walk>,
+    /// RAW: takes over a directory of files that has no `.mfq`.
+    pub adopt: bool,
+    /// Refuses a queue in which a whole record lies beyond the cut.
+    pub strict: bool,
+    /// Opens a damaged queue with what can be kept.
+    pub salvage: bool,
 }
 
 const DEFAULT_FILE_BYTES: u64 = 64 << 20;
@@ -56,6 +114,7 @@ pub(crate) const MOST_OFFSET: u64 = i64::MAX as u64;
 impl Options {
     /// Refuses what makes no sense whatever the directory holds.
     pub(crate) fn check(&self, page_bytes: u64) -> Result<()> {
+        self.refuse_what_comes_later()?;
         let invalid = |message: String| Err(Error::new(Status::Invalid, message));
         if !self.file_size.is_multiple_of(page_bytes) {
             return invalid(format!("file_size {} is not a multiple of the page size {page_bytes}", self.file_size));
@@ -84,6 +143,23 @@ impl Options {
             return invalid(format!("permissions {:04o} are not 06xx: the owner reads and writes", self.permissions));
         }
         Ok(())
+    }
+
+    fn refuse_what_comes_later(&self) -> Result<()> {
+        let later = [
+            (self.mode == Mode::Staged, "mode MFQ_STAGED"),
+            (self.flush_policy != FlushPolicy::None, "a flush_policy other than MFQ_FLUSH_NONE"),
+            (self.walk.is_some(), "walk"),
+            (self.adopt, "flags: MFQ_OPEN_ADOPT"),
+            (self.strict, "flags: MFQ_OPEN_STRICT"),
+            (self.salvage, "flags: MFQ_OPEN_SALVAGE"),
+            (self.lock_pool, "flags: MFQ_OPEN_LOCK_POOL"),
+            (self.pool_fail_fast, "flags: MFQ_OPEN_POOL_FAIL_FAST"),
+        ];
+        match later.iter().find(|(asked, _)| *asked) {
+            Some((_, what)) => Err(Error::new(Status::Unsupported, format!("{what} is not supported in this version"))),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn new_file_bytes(&self) -> u64 {

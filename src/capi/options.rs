@@ -3,9 +3,11 @@
 use super::constants::*;
 use super::decode::{checked, invalid, struct_size};
 use super::types::mfq_options_t;
-use crate::error::{Error, Result, Status};
-use crate::options::{Filler, Format, Options};
+use crate::error::Result;
+use crate::options::{Filler, FlushPolicy, Format, Mode, Options, Walk};
+use std::ffi::c_void;
 use std::mem::size_of;
+use std::sync::Arc;
 use std::{ptr, slice};
 
 /// # Safety
@@ -45,12 +47,18 @@ fn core_options(options: &mfq_options_t) -> Result<Options> {
         MFQ_FILLER_ROCKETMQ => Filler::RocketMq,
         other => return Err(unknown("filler", other)),
     };
-    if options.mode > MFQ_STAGED {
-        return Err(unknown("mode", options.mode));
-    }
-    if options.flush_policy > MFQ_FLUSH_EVERY_APPEND {
-        return Err(unknown("flush_policy", options.flush_policy));
-    }
+    let mode = match options.mode {
+        MFQ_MMAP => Mode::Mmap,
+        MFQ_STAGED => Mode::Staged,
+        other => return Err(unknown("mode", other)),
+    };
+    let flush_policy = match options.flush_policy {
+        MFQ_FLUSH_NONE => FlushPolicy::None,
+        MFQ_FLUSH_INTERVAL => FlushPolicy::Interval,
+        MFQ_FLUSH_LEAST_PAGES => FlushPolicy::LeastPages,
+        MFQ_FLUSH_EVERY_APPEND => FlushPolicy::EveryAppend,
+        other => return Err(unknown("flush_policy", other)),
+    };
     for (name, value) in
         [("flush_interval_ms", options.flush_interval_ms), ("commit_interval_ms", options.commit_interval_ms)]
     {
@@ -58,15 +66,19 @@ fn core_options(options: &mfq_options_t) -> Result<Options> {
             return Err(invalid("mfq_open: options:", format_args!("{name} is {value}, and must not be negative")));
         }
     }
-    const SERVED: u32 = MFQ_OPEN_EXISTING | MFQ_OPEN_READ_ONLY | MFQ_OPEN_NO_WAIT;
-    const LATER: u32 =
-        MFQ_OPEN_ADOPT | MFQ_OPEN_STRICT | MFQ_OPEN_SALVAGE | MFQ_OPEN_LOCK_POOL | MFQ_OPEN_POOL_FAIL_FAST;
+    const KNOWN: u32 = MFQ_OPEN_EXISTING
+        | MFQ_OPEN_READ_ONLY
+        | MFQ_OPEN_NO_WAIT
+        | MFQ_OPEN_ADOPT
+        | MFQ_OPEN_STRICT
+        | MFQ_OPEN_SALVAGE
+        | MFQ_OPEN_LOCK_POOL
+        | MFQ_OPEN_POOL_FAIL_FAST;
     let flags = options.flags;
-    if flags & !(SERVED | LATER) != 0 {
-        let bits = flags & !(SERVED | LATER);
-        return Err(invalid("mfq_open: options:", format_args!("flags has the unknown bits {bits:#x}")));
+    if flags & !KNOWN != 0 {
+        return Err(invalid("mfq_open: options:", format_args!("flags has the unknown bits {:#x}", flags & !KNOWN)));
     }
-    refuse_what_comes_later(options, flags & LATER)?;
+    let has = |flag: u32| flags & flag != 0;
     Ok(Options {
         file_size: options.file_size,
         start_offset: options.start_offset,
@@ -75,23 +87,35 @@ fn core_options(options: &mfq_options_t) -> Result<Options> {
         append_timeout_ms: options.append_timeout_ms,
         files_ahead: options.files_ahead,
         permissions: options.permissions,
-        existing: flags & MFQ_OPEN_EXISTING != 0,
-        read_only: flags & MFQ_OPEN_READ_ONLY != 0,
-        no_wait: flags & MFQ_OPEN_NO_WAIT != 0,
+        existing: has(MFQ_OPEN_EXISTING),
+        read_only: has(MFQ_OPEN_READ_ONLY),
+        no_wait: has(MFQ_OPEN_NO_WAIT),
+        mode,
+        flush_policy,
+        flush_interval_ms: options.flush_interval_ms as u32,
+        flush_least_pages: options.flush_least_pages,
+        pool_buffers: options.pool_buffers,
+        commit_interval_ms: options.commit_interval_ms as u32,
+        lock_pool: has(MFQ_OPEN_LOCK_POOL),
+        pool_fail_fast: has(MFQ_OPEN_POOL_FAIL_FAST),
+        walk: options.walk.map(|walk| host_walk(walk, options.walk_context)),
+        adopt: has(MFQ_OPEN_ADOPT),
+        strict: has(MFQ_OPEN_STRICT),
+        salvage: has(MFQ_OPEN_SALVAGE),
     })
 }
 
-fn refuse_what_comes_later(options: &mfq_options_t, flags: u32) -> Result<()> {
-    let what = if options.mode != MFQ_MMAP {
-        "mode MFQ_STAGED"
-    } else if options.flush_policy != MFQ_FLUSH_NONE {
-        "a flush_policy other than MFQ_FLUSH_NONE"
-    } else if options.walk.is_some() {
-        "walk"
-    } else if flags != 0 {
-        "one of the flags ADOPT, STRICT, SALVAGE, LOCK_POOL and POOL_FAIL_FAST"
-    } else {
-        return Ok(());
-    };
-    Err(Error::new(Status::Unsupported, format!("mfq_open: options: {what} is not supported in this version")))
+struct Context(*mut c_void);
+// SAFETY: the library only hands the pointer back, to the walker that it was given with, during mfq_open.
+unsafe impl Send for Context {}
+// SAFETY: as above.
+unsafe impl Sync for Context {}
+
+fn host_walk(walk: unsafe extern "C" fn(*mut c_void, *const u8, usize) -> i64, context: *mut c_void) -> Walk {
+    let context = Context(context);
+    Walk(Arc::new(move |bytes, available| {
+        let Context(context) = &context;
+        // SAFETY: the host keeps `walk` callable while its queue is being opened; the caller says that the bytes are there.
+        unsafe { walk(*context, bytes, available) }
+    }))
 }
