@@ -151,7 +151,8 @@
 // An earlier failure made the queue's state on disk uncertain. Close it and open it again.
 #define MFQ_E_POISONED -17
 
-// A fault inside the library, caught before it reached the host. Please report it with the text of mfq_last_error.
+// A fault inside the library, caught before it reached the host. The queue of the call is poisoned: what can be read still
+// can, and who waits for more comes out with MFQ_E_POISONED. Please report it with the text of mfq_last_error.
 #define MFQ_E_PANIC -18
 
 // Reserved: the call was made in a forked child.
@@ -639,8 +640,8 @@ mfq_status_t mfq_reader_open(mfq_queue_t *queue, uint64_t offset, mfq_reader_t *
 // included; the view is not released.
 //
 // Errors: INVALID, CLOSED (the reader or its queue is or was closed), END (none yet, and timeout_ms is 0), TIMEOUT (none
-// yet after timeout_ms), BUSY (another thread is inside a call on this reader), NOT_FOUND, CORRUPT. The position is then
-// as before.
+// yet after timeout_ms), BUSY (another thread is inside a call on this reader), NOT_FOUND, CORRUPT, POISONED (none yet,
+// and none may ever come). The position is then as before.
 mfq_status_t mfq_reader_next(mfq_reader_t *reader, int32_t timeout_ms, mfq_view_t *view);
 
 // Moves a reader: its next record is the first one at or after `offset`.

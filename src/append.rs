@@ -139,7 +139,7 @@ impl Queue {
             to += part.len() as u64;
         }
         let offset = file.start() + at;
-        self.commit_in_turn(offset, len as u64, records);
+        self.commit_in_turn(offset, len as u64, records)?;
         let end = offset + len as u64;
         self.published(end);
         Ok(Span { offset, end })
@@ -159,7 +159,7 @@ impl Queue {
                 if at + len as u64 <= raw::limit(&self.meta) {
                     return Ok((file, at));
                 }
-                self.fill_raw(file, at);
+                self.fill_raw(file, at)?;
             }
         }
     }
@@ -198,28 +198,30 @@ impl Queue {
     }
 
     /// Fills a file from the position from which its crossing writer did not fit; does nothing for those behind it.
-    pub(crate) fn fill_raw(&self, file: &MappedFile, at: u64) {
+    pub(crate) fn fill_raw(&self, file: &MappedFile, at: u64) -> Result<()> {
         if at > raw::limit(&self.meta) {
-            return;
+            return Ok(());
         }
         let rest = file.size() - at;
         if rest == 0 {
-            return; // this turn is the next file's first writer's: `wrote` need not stand still until it is seen here
+            return Ok(()); // this turn is the next file's first writer's: `wrote` need not stand still until it is seen here
         }
         if self.meta.filler == Filler::RocketMq {
             // SAFETY: the range was given to this thread when it crossed the limit, and is not committed.
             unsafe { file.write(at, &raw::blank(rest)) };
         }
         // Zeros are there already.
-        self.commit_in_turn(file.start() + at, rest, 0);
+        self.commit_in_turn(file.start() + at, rest, 0)?;
         self.moved.notify();
+        Ok(())
     }
 
     /// Waits until everything before `offset` is committed, then commits `len` bytes from there.
     #[inline]
-    fn commit_in_turn(&self, offset: u64, len: u64, records: u64) {
-        self.wait_turn(offset);
+    fn commit_in_turn(&self, offset: u64, len: u64, records: u64) -> Result<()> {
+        self.wait_turn(offset)?;
         self.commit_raw_records(offset + len, records, if records == 0 { 0 } else { len });
+        Ok(())
     }
 
     /// For the writer whose turn it is.
@@ -232,26 +234,27 @@ impl Queue {
         self.commit_raw(end);
     }
 
-    /// Returns when `committed` is exactly `offset`: all copies before it are done.
+    /// Returns when `committed` is exactly `offset`: all copies before it are done. In a poisoned queue one of them may
+    /// never be, and then none behind it is committed.
     #[inline]
-    pub(crate) fn wait_turn(&self, offset: u64) {
-        if self.positions.wrote() != offset {
-            self.wait_turn_slowly(offset);
-        }
+    pub(crate) fn wait_turn(&self, offset: u64) -> Result<()> {
+        if self.positions.wrote() == offset { Ok(()) } else { self.wait_turn_slowly(offset) }
     }
 
     #[cold]
-    fn wait_turn_slowly(&self, offset: u64) {
+    fn wait_turn_slowly(&self, offset: u64) -> Result<()> {
         // The writers before this one are copying: a copy takes some ten to some hundred nanoseconds, a sleep and a wake
         // several thousand. So a sleep is for those that lost their processor, or wait for the disk in a page fault.
         for _ in 0..200 {
             std::hint::spin_loop();
             if self.positions.wrote() == offset {
-                return;
+                return Ok(());
             }
         }
-        let look = || Ok((self.positions.wrote() == offset).then_some(()));
-        self.moved.wait(Deadline::Never, look).expect("an endless wait ends well");
+        self.moved.wait(Deadline::Never, || match self.positions.wrote() == offset {
+            true => Ok(Some(())),
+            false => self.check_not_poisoned().map(|()| None),
+        })
     }
 }
 

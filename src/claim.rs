@@ -202,7 +202,7 @@ impl Queue {
             let counter = raw::position(file.reserved().load(Ordering::Acquire));
             if counter + len as u64 > raw::limit(&self.meta) {
                 let at = self.add_raw(file, len)?; // at or behind `counter`, so it does not fit there either
-                self.fill_raw(file, at);
+                self.fill_raw(file, at)?;
                 continue;
             }
             let excluding = counter | raw::EXCLUSIVE;
@@ -211,7 +211,7 @@ impl Queue {
             }
         };
         let offset = file.start() + at;
-        self.wait_turn(offset); // for the appends that were given space before
+        self.wait_turn(offset)?; // for the appends that were given space before
         let mut open = Open {
             queue: self.files.generation,
             file: self.files.table.find(offset).expect("the last file is in the table"),

@@ -61,6 +61,8 @@ pub enum Which {
 const CLOSED: u32 = 1;
 const POISONED: u32 = 2;
 const READ_ONLY: u32 = 4;
+/// Beside POISONED: a panic is the reason.
+const PANICKED: u32 = 8;
 
 /// The writer asks for more pages each time it has used this much of what was readied for it.
 const ATTENTION_BYTES: u64 = PREFAULT_AHEAD_BYTES / 4;
@@ -177,14 +179,11 @@ impl Queue {
             self.check_open()?;
             let position = match which {
                 Which::Committed => self.advance_wrote(offset),
-                Which::Flushed => {
-                    let flushed = self.positions.flushed();
-                    if flushed < offset {
-                        self.check_not_poisoned()?;
-                    }
-                    flushed
-                }
+                Which::Flushed => self.positions.flushed(),
             };
+            if position < offset {
+                self.check_not_poisoned()?; // it would be waited for in vain
+            }
             Ok((position >= offset).then_some(()))
         })
     }
@@ -207,24 +206,29 @@ impl Queue {
     /// everything is flushed, the clean mark is set, the lock is let go. All of that is tried whatever fails; the first
     /// failure is returned.
     pub fn finish_close(&self) -> Result<()> {
-        let Some(lease) = &self.lease else {
-            self.files.directory.unlock();
-            return Ok(());
-        };
+        let _unlock = Unlock(&self.files.directory);
+        let Some(lease) = &self.lease else { return Ok(()) };
+        let mut unclaimed = lease.allocation().withdraw(&self.files);
         self.end_claims();
         // From the last one back, and no further than the first failure: a process killed here leaves no gap.
-        let mut unclaimed = lease.allocation().withdraw(&self.files);
         unclaimed.sort_unstable_by_key(|file| Reverse(file.start()));
         let removed = unclaimed.iter().try_for_each(|file| self.files.directory.remove(file.start()));
-        let outcome = self.mark_clean().and(removed);
-        self.files.directory.unlock();
-        outcome
+        self.mark_clean().and(removed)
     }
 
     /// A sync failed: what is in the page cache may be lost although it looks fine, so nothing can be called durable any
     /// more (fsync(2) reports such a loss once).
     pub(crate) fn poison(&self) {
-        self.state.fetch_or(POISONED, Ordering::SeqCst);
+        self.poison_by(0);
+    }
+
+    /// A call ended in a panic: what it had begun is never finished, and whoever waits for that waits in vain.
+    pub fn poison_by_panic(&self) {
+        self.poison_by(PANICKED);
+    }
+
+    fn poison_by(&self, reason: u32) {
+        self.state.fetch_or(POISONED | reason, Ordering::SeqCst);
         self.moved.wake_all();
     }
 
@@ -244,9 +248,9 @@ impl Queue {
     }
 
     pub(crate) fn check_not_poisoned(&self) -> Result<()> {
-        match self.state.load(Ordering::Relaxed) & POISONED {
-            0 => Ok(()),
-            poisoned => Err(refusal(poisoned)),
+        match self.state.load(Ordering::Relaxed) {
+            state if state & POISONED == 0 => Ok(()),
+            state => Err(refusal(state & !CLOSED)),
         }
     }
 
@@ -416,12 +420,25 @@ impl Drop for Queue {
     }
 }
 
+/// The last step of a close, which a panic in the others must not keep from happening.
+struct Unlock<'d>(&'d Directory);
+
+impl Drop for Unlock<'_> {
+    fn drop(&mut self) {
+        self.0.unlock();
+    }
+}
+
 #[cold]
 fn refusal(state: u32) -> Error {
     if state & CLOSED != 0 {
         Error::closed()
     } else if state & POISONED != 0 {
-        Error::new(Status::Poisoned, "an earlier sync failed; close the queue and open it again")
+        let what = match state & PANICKED {
+            0 => "an earlier sync failed; close the queue and open it again",
+            _ => "an earlier call ended in a panic; close the queue and open it again",
+        };
+        Error::new(Status::Poisoned, what)
     } else {
         Error::new(Status::ReadOnly, "the queue was opened read-only")
     }

@@ -191,7 +191,9 @@ impl Reader {
             }
             match queue.view_from(likely, offset) {
                 Ok(view) => Ok(Some(view)),
-                Err(error) if error.status() == Status::End && !matches!(deadline, Deadline::Now) => Ok(None),
+                Err(error) if error.status() == Status::End && !matches!(deadline, Deadline::Now) => {
+                    queue.check_not_poisoned().map(|()| None)
+                }
                 Err(error) => Err(error),
             }
         };

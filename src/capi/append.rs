@@ -32,7 +32,7 @@ pub unsafe extern "C" fn mfq_append(
     len: usize,
     at: *mut mfq_span_t,
 ) -> mfq_status_t {
-    guard(|| {
+    guard(queue, || {
         let queue = handles::queue(queue, "mfq_append: queue")?;
         // SAFETY: the host says that `data` is valid for `len` bytes and `at` is NULL or its own; both are checked.
         let (data, at) =
@@ -56,7 +56,7 @@ pub unsafe extern "C" fn mfq_appendv(
     count: usize,
     at: *mut mfq_span_t,
 ) -> mfq_status_t {
-    guard(|| {
+    guard(queue, || {
         let queue = handles::queue(queue, "mfq_appendv: queue")?;
         // SAFETY: the host says that `parts` are `count` slices, each valid for its length, and `at` is NULL or its own.
         let (parts, at) =
@@ -81,7 +81,7 @@ pub unsafe extern "C" fn mfq_append_batch(
     count: usize,
     at: *mut mfq_span_t,
 ) -> mfq_status_t {
-    guard(|| {
+    guard(queue, || {
         let queue = handles::queue(queue, "mfq_append_batch: queue")?;
         // SAFETY: the host says that `records` are `count` slices, each valid for its length, and `at` is NULL or `count`
         // spans.
@@ -109,7 +109,7 @@ pub unsafe extern "C" fn mfq_append_batch(
 /// Blocks: as mfq_append.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_claim(queue: *mut mfq_queue_t, len: usize, claim: *mut mfq_claim_t) -> mfq_status_t {
-    guard(|| {
+    guard(queue, || {
         let handle = handles::number(queue);
         let queue = handles::queue(queue, "mfq_claim: queue")?;
         // SAFETY: the host says that `claim` is its own; checked for NULL and alignment.
@@ -128,7 +128,7 @@ pub unsafe extern "C" fn mfq_claim(queue: *mut mfq_queue_t, len: usize, claim: *
 /// touched any more after MFQ_OK and CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_commit(claim: *mut mfq_claim_t, len: usize, at: *mut mfq_span_t) -> mfq_status_t {
-    guard(|| {
+    guard(claim, || {
         decode::outside_callback()?;
         // SAFETY: the host says that `claim` is one that mfq_claim wrote, and `at` is NULL or its own; both are checked.
         let ([handle, id], at) =
@@ -149,7 +149,7 @@ pub unsafe extern "C" fn mfq_commit(claim: *mut mfq_claim_t, len: usize, at: *mu
 /// Errors: INVALID, CLOSED (it was committed or aborted before, or the queue is closed: it is no record either way).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_abort(claim: *mut mfq_claim_t) -> mfq_status_t {
-    guard(|| {
+    guard(claim, || {
         decode::outside_callback()?;
         // SAFETY: the host says that `claim` is one that mfq_claim wrote; checked for NULL and alignment.
         let [handle, id] = unsafe { decode::claim(claim, "mfq_abort: claim")? };

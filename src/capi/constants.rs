@@ -41,7 +41,8 @@ pub const MFQ_E_UNSUPPORTED: i32 = -15;
 pub const MFQ_E_NOT_DURABLE: i32 = -16;
 /// An earlier failure made the queue's state on disk uncertain. Close it and open it again.
 pub const MFQ_E_POISONED: i32 = -17;
-/// A fault inside the library, caught before it reached the host. Please report it with the text of mfq_last_error.
+/// A fault inside the library, caught before it reached the host. The queue of the call is poisoned: what can be read still
+/// can, and who waits for more comes out with MFQ_E_POISONED. Please report it with the text of mfq_last_error.
 pub const MFQ_E_PANIC: i32 = -18;
 /// Reserved: the call was made in a forked child.
 pub const MFQ_E_FORKED: i32 = -19;

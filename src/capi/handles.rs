@@ -58,6 +58,42 @@ pub fn reader(handle: *mut mfq_reader_t, what: &'static str) -> Result<Pinned<Bo
     READERS.pin(number(handle), what)
 }
 
+/// What an exported function was called with, as far as it leads to a queue.
+pub trait About: Copy {
+    fn queue(self) -> Option<u64>;
+}
+
+impl About for () {
+    fn queue(self) -> Option<u64> {
+        None
+    }
+}
+
+impl About for *mut mfq_queue_t {
+    fn queue(self) -> Option<u64> {
+        Some(number(self))
+    }
+}
+
+impl About for *mut mfq_file_t {
+    fn queue(self) -> Option<u64> {
+        FILES.pin(number(self), "file").ok().map(|held| held.queue)
+    }
+}
+
+impl About for *mut mfq_reader_t {
+    fn queue(self) -> Option<u64> {
+        READERS.pin(number(self), "reader").ok().map(|reader| reader.queue)
+    }
+}
+
+impl About for *mut mfq_claim_t {
+    fn queue(self) -> Option<u64> {
+        // SAFETY: the host says that it is one that mfq_claim wrote; checked for NULL and alignment.
+        unsafe { decode::claim(self, "claim") }.ok().map(|[queue, _]| queue)
+    }
+}
+
 #[inline]
 pub fn number<T>(handle: *mut T) -> u64 {
     handle.addr() as u64

@@ -28,17 +28,23 @@ pub use read::*;
 pub use types::*;
 
 use crate::error::{Error, Result, Status};
+use handles::{About, QUEUES};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs the body of an exported function. No panic crosses into C, and every failure leaves its sentence behind.
+/// Runs the body of an exported function. No panic crosses into C, and every failure leaves its sentence behind. `about`
+/// is the handle it was called with, or `()`: a panic poisons the queue that it belongs to.
 #[inline]
-fn guard(body: impl FnOnce() -> Result<()>) -> mfq_status_t {
-    // Unwind safe: what a panic leaves half done belongs to the core, whose locks and positions outlive it.
-    match catch_unwind(AssertUnwindSafe(body)) {
+fn guard(about: impl About, body: impl FnOnce() -> Result<()>) -> mfq_status_t {
+    // Unwind safe: what a panic leaves half done belongs to the core, whose locks outlive it, and which is poisoned.
+    match catch_unwind(AssertUnwindSafe(|| {
+        #[cfg(test)]
+        tests::panic_if_asked();
+        body()
+    })) {
         Ok(Ok(())) => MFQ_OK,
         Ok(Err(error)) => fail(&error),
-        Err(payload) => fail(&panicked(payload)),
+        Err(payload) => fail(&panicked(about, payload)),
     }
 }
 
@@ -49,7 +55,12 @@ fn fail(error: &Error) -> mfq_status_t {
 }
 
 #[cold]
-fn panicked(payload: Box<dyn Any + Send>) -> Error {
+fn panicked(about: impl About, payload: Box<dyn Any + Send>) -> Error {
+    if let Some(queue) = about.queue()
+        && let Ok(queue) = QUEUES.pin(queue, "the queue of a call that panicked")
+    {
+        queue.poison_by_panic();
+    }
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let error = Error::new(Status::Panic, format!("panic: {}", text.unwrap_or("without a text")));
@@ -59,27 +70,4 @@ fn panicked(payload: Box<dyn Any + Send>) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_becomes_a_status_and_a_sentence() {
-        assert_eq!(guard(|| panic!("the sky is falling")), MFQ_E_PANIC);
-        let mut text = [0u8; 64];
-        // SAFETY: `text` has the length that is said.
-        let len = unsafe { mfq_last_error(text.as_mut_ptr().cast(), text.len()) };
-        assert_eq!(&text[..len], b"panic: the sky is falling");
-    }
-
-    #[test]
-    fn every_status_has_its_number_and_its_sentence() {
-        assert_eq!(Status::Invalid as i32, MFQ_E_INVALID);
-        assert_eq!(Status::Reentrant as i32, MFQ_E_REENTRANT);
-        // SAFETY: takes a number, gives a static string.
-        let sentence = |status| unsafe { std::ffi::CStr::from_ptr(mfq_strerror(status)) };
-        let mut seen = std::collections::HashSet::new();
-        assert!((MFQ_E_REENTRANT..=MFQ_OK).all(|status| seen.insert(sentence(status))));
-        assert!(seen.insert(sentence(1)));
-        assert_eq!(sentence(i32::MIN), sentence(1));
-    }
-}
+mod tests;

@@ -34,7 +34,7 @@ pub unsafe extern "C" fn mfq_open(
     options: *const mfq_options_t,
     queue: *mut *mut mfq_queue_t,
 ) -> mfq_status_t {
-    guard(|| {
+    guard((), || {
         decode::outside_callback()?;
         // SAFETY: the host says what the pointers lead to; they are checked for NULL and alignment there.
         let (path, options, queue) = unsafe {
@@ -62,7 +62,7 @@ pub unsafe extern "C" fn mfq_open(
 /// Blocks: until calls in other threads have come out, and for the disk.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_close(queue: *mut mfq_queue_t) -> mfq_status_t {
-    guard(|| {
+    guard(queue, || {
         decode::outside_callback()?;
         let queue = QUEUES.close(handles::number(queue), "mfq_close: queue", |queue| queue.begin_close())?;
         queue.finish_close()
@@ -83,7 +83,7 @@ pub unsafe extern "C" fn mfq_get_last(
     timeout_ms: i32,
     file: *mut *mut mfq_file_t,
 ) -> mfq_status_t {
-    guard(|| {
+    guard(queue, || {
         let handle = handles::number(queue);
         let queue = handles::queue(queue, "mfq_get_last: queue")?;
         // SAFETY: the host says that `file` is its own; checked for NULL and alignment.
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn mfq_get_last(
 /// Ownership: the host ends the hold with mfq_file_release, also after mfq_close.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_find(queue: *mut mfq_queue_t, offset: u64, file: *mut *mut mfq_file_t) -> mfq_status_t {
-    guard(|| {
+    guard(queue, || {
         let handle = handles::number(queue);
         let queue = handles::queue(queue, "mfq_find: queue")?;
         // SAFETY: the host says that `file` is its own; checked for NULL and alignment.
@@ -121,7 +121,7 @@ fn hold(handle: u64, queue: &Queue, file: Arc<MappedFile>) -> Result<*mut mfq_fi
 /// Errors: INVALID, CLOSED (released).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_file_info(file: *mut mfq_file_t, info: *mut mfq_file_info_t) -> mfq_status_t {
-    guard(|| {
+    guard(file, || {
         let held = handles::file(file, "mfq_file_info: file")?;
         // SAFETY: the host says that `info` is its own and set its size; checked there.
         let out = unsafe { decode::sized_output(info, "mfq_file_info: info")? };
@@ -139,7 +139,7 @@ pub unsafe extern "C" fn mfq_file_info(file: *mut mfq_file_t, info: *mut mfq_fil
 /// Errors: INVALID, CLOSED (released before).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_file_release(file: *mut mfq_file_t) -> mfq_status_t {
-    guard(|| {
+    guard(file, || {
         decode::outside_callback()?;
         FILES.close(handles::number(file), "mfq_file_release: file", |_| ())?;
         Ok(())
@@ -158,7 +158,7 @@ pub unsafe extern "C" fn mfq_file_release(file: *mut mfq_file_t) -> mfq_status_t
 /// Blocks: for the disk, and at most timeout_ms for others.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_flush(queue: *mut mfq_queue_t, up_to: u64, timeout_ms: i32) -> mfq_status_t {
-    guard(|| handles::queue(queue, "mfq_flush: queue")?.flush(up_to, Deadline::after_ms(timeout_ms)))
+    guard(queue, || handles::queue(queue, "mfq_flush: queue")?.flush(up_to, Deadline::after_ms(timeout_ms)))
 }
 
 /// Waits until everything below `offset` is readable (`which` MFQ_COMMITTED) or on stable storage (MFQ_FLUSHED). It only
@@ -167,7 +167,7 @@ pub unsafe extern "C" fn mfq_flush(queue: *mut mfq_queue_t, up_to: u64, timeout_
 /// Errors: INVALID (unknown `which` too), CLOSED, TIMEOUT, POISONED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_wait(queue: *mut mfq_queue_t, which: i32, offset: u64, timeout_ms: i32) -> mfq_status_t {
-    guard(|| {
+    guard(queue, || {
         let queue = handles::queue(queue, "mfq_wait: queue")?;
         let which = match which {
             MFQ_COMMITTED => Which::Committed,
@@ -185,7 +185,7 @@ pub unsafe extern "C" fn mfq_wait(queue: *mut mfq_queue_t, which: i32, offset: u
 /// Errors: INVALID, CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_offsets(queue: *mut mfq_queue_t, offsets: *mut mfq_offsets_t) -> mfq_status_t {
-    guard(|| {
+    guard(queue, || {
         let queue = handles::queue(queue, "mfq_offsets: queue")?;
         // SAFETY: the host says that `offsets` is its own and set its size; checked there.
         let out = unsafe { decode::sized_output(offsets, "mfq_offsets: offsets")? };
@@ -199,7 +199,7 @@ pub unsafe extern "C" fn mfq_offsets(queue: *mut mfq_queue_t, offsets: *mut mfq_
 /// Errors: INVALID, CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_stats(queue: *mut mfq_queue_t, stats: *mut mfq_stats_t) -> mfq_status_t {
-    guard(|| {
+    guard(queue, || {
         let queue = handles::queue(queue, "mfq_stats: queue")?;
         // SAFETY: the host says that `stats` is its own and set its size; checked there.
         let out = unsafe { decode::sized_output(stats, "mfq_stats: stats")? };

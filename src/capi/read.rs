@@ -31,7 +31,7 @@ pub unsafe extern "C" fn mfq_read(
     len: *mut usize,
     next: *mut u64,
 ) -> mfq_status_t {
-    guard(|| {
+    guard(queue, || {
         let queue = handles::queue(queue, "mfq_read: queue")?;
         // SAFETY: the host says that the pointers are its own; checked for NULL and alignment.
         let (buf, out_len, out_next) = unsafe {
@@ -66,7 +66,7 @@ pub unsafe extern "C" fn mfq_read(
 /// Ownership: the host ends it with mfq_view_release.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_view(queue: *mut mfq_queue_t, offset: u64, view: *mut mfq_view_t) -> mfq_status_t {
-    guard(|| {
+    guard(queue, || {
         let queue = handles::queue(queue, "mfq_view: queue")?;
         // SAFETY: the host says that `view` is its own; checked for NULL and alignment.
         let out = unsafe { decode::output(view, "mfq_view: view")? };
@@ -83,7 +83,7 @@ pub unsafe extern "C" fn mfq_view(queue: *mut mfq_queue_t, offset: u64, view: *m
 /// Errors: INVALID (a view of mfq_reader_next, which is not released, too), CLOSED (released before).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_view_release(view: *mut mfq_view_t) -> mfq_status_t {
-    guard(|| {
+    guard((), || {
         decode::outside_callback()?;
         // SAFETY: the host says that `view` is one that mfq_view wrote; checked for NULL and alignment.
         let handle = unsafe { decode::view(view, "mfq_view_release: view")? };
@@ -104,7 +104,7 @@ pub unsafe extern "C" fn mfq_reader_open(
     offset: u64,
     reader: *mut *mut mfq_reader_t,
 ) -> mfq_status_t {
-    guard(|| {
+    guard(queue, || {
         let handle = handles::number(queue);
         let queue = handles::queue(queue, "mfq_reader_open: queue")?;
         // SAFETY: the host says that `reader` is its own; checked for NULL and alignment.
@@ -121,15 +121,15 @@ pub unsafe extern "C" fn mfq_reader_open(
 /// included; the view is not released.
 ///
 /// Errors: INVALID, CLOSED (the reader or its queue is or was closed), END (none yet, and timeout_ms is 0), TIMEOUT (none
-/// yet after timeout_ms), BUSY (another thread is inside a call on this reader), NOT_FOUND, CORRUPT. The position is then
-/// as before.
+/// yet after timeout_ms), BUSY (another thread is inside a call on this reader), NOT_FOUND, CORRUPT, POISONED (none yet,
+/// and none may ever come). The position is then as before.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_reader_next(
     reader: *mut mfq_reader_t,
     timeout_ms: i32,
     view: *mut mfq_view_t,
 ) -> mfq_status_t {
-    guard(|| {
+    guard(reader, || {
         let reader = handles::reader(reader, "mfq_reader_next: reader")?;
         // SAFETY: the host says that `view` is its own; checked for NULL and alignment.
         let out = unsafe { decode::output(view, "mfq_reader_next: view")? };
@@ -147,7 +147,7 @@ pub unsafe extern "C" fn mfq_reader_next(
 /// Errors: as mfq_reader_open, and BUSY (another thread is inside a call on this reader).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_reader_seek(reader: *mut mfq_reader_t, offset: u64) -> mfq_status_t {
-    guard(|| {
+    guard(reader, || {
         let reader = handles::reader(reader, "mfq_reader_seek: reader")?;
         let mut state = reader.exclusively("mfq_reader_seek")?;
         let queue = QUEUES.pin(reader.queue, "mfq_reader_seek: the queue of the reader")?;
@@ -160,7 +160,7 @@ pub unsafe extern "C" fn mfq_reader_seek(reader: *mut mfq_reader_t, offset: u64)
 /// Errors: INVALID, CLOSED (closed before).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_reader_close(reader: *mut mfq_reader_t) -> mfq_status_t {
-    guard(|| {
+    guard(reader, || {
         decode::outside_callback()?;
         READERS.close(handles::number(reader), "mfq_reader_close: reader", |reader| {
             reader.cancelled.store(true, Ordering::Release);

@@ -30,6 +30,8 @@ pub enum Call {
     BootId,
     MountId,
     Random,
+    /// Has no error to return: only a panic and a hang can be aimed at it.
+    Clock,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -216,6 +218,7 @@ impl Os for FaultyOs {
     }
 
     fn now_ms(&self) -> u64 {
+        let _ = self.enter(Call::Clock);
         self.inner.now_ms()
     }
 
