@@ -241,6 +241,11 @@ impl Directory {
         Ok(self.read_private("tail", Tail::FILE_BYTES)?.and_then(|page| Tail::decode(&page)))
     }
 
+    /// Durable, so that its page has a block where a power cut leaves the queue on a full disk.
+    pub fn create_tail(&self, place: Place, committed: u64) -> Result<()> {
+        self.write_private("tail", &Tail::encode(place, committed))
+    }
+
     /// A tail page that begins now, mapped. It is overwritten in place, which needs no space, and not synced: it only has
     /// to outlive the process.
     pub fn begin_tail(&self, place: Place, committed: u64) -> Result<MmapRaw> {

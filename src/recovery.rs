@@ -76,6 +76,7 @@ fn create(directory: Directory, options: &Options) -> Result<Queue> {
     let checkpoint = Checkpoint { epoch: 1, durable: first_offset, first: first_offset, clean: false };
     directory.create_checkpoint(&checkpoint)?;
     let place = directory.place()?;
+    directory.create_tail(place, first_offset)?;
     let tail = begin_tail(&directory, place, first_offset)?;
     directory.write_meta(&meta)?;
     let (files, end, tail) = (VecDeque::new(), first_offset, Some(tail));
