@@ -1,6 +1,8 @@
 //! What the tests of the C surface share: where things are, and how to compile and run C. Beside it, what others share.
 #![allow(dead_code)] // each test uses a part of it
 
+pub mod crash;
+pub mod disk;
 pub mod engine;
 pub mod handles;
 pub mod records;
