@@ -302,23 +302,6 @@ fn content(queue: &Opened) -> Vec<u8> {
 
 #[test]
 fn a_recovery_that_ends_at_any_of_its_calls_can_be_repeated() {
-    const CALLS: [Call; 15] = [
-        Call::Open,
-        Call::MakeDirectory,
-        Call::Stat,
-        Call::List,
-        Call::Rename,
-        Call::Unlink,
-        Call::Lock,
-        Call::ReadAt,
-        Call::WriteAt,
-        Call::SyncDirectory,
-        Call::SyncData,
-        Call::Map,
-        Call::SyncRange,
-        Call::BootId,
-        Call::MountId,
-    ];
     let _alone = alone();
     for options in [record(), raw(Filler::Zero), raw(Filler::RocketMq)] {
         let dir = scratch();
@@ -333,7 +316,7 @@ fn a_recovery_that_ends_at_any_of_its_calls_can_be_repeated() {
         let killed = as_killed_now(dir.path());
         let expected = content(&open(as_killed_now(dir.path()).path(), &options));
         let mut failed = 0;
-        for call in CALLS {
+        for call in Call::ALL {
             for fault in [Fault::Panic, Fault::Errno(libc::EIO)] {
                 for nth in 1.. {
                     let again = as_killed_now(killed.path());

@@ -34,10 +34,35 @@ pub enum Call {
     Clock,
 }
 
+impl Call {
+    pub const ALL: [Call; 18] = [
+        Call::Open,
+        Call::MakeDirectory,
+        Call::Stat,
+        Call::List,
+        Call::Rename,
+        Call::Unlink,
+        Call::Lock,
+        Call::Allocate,
+        Call::ReadAt,
+        Call::WriteAt,
+        Call::SyncDirectory,
+        Call::SyncData,
+        Call::Map,
+        Call::Advise,
+        Call::SyncRange,
+        Call::BootId,
+        Call::MountId,
+        Call::Random,
+    ];
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// The call returns this errno.
     Errno(i32),
+    /// A read or a write does half of what it was asked for, a byte at least. Any other call goes through.
+    Half,
     /// The call panics, as a bug in the library would.
     Panic,
     /// The call blocks until `FaultyOs::heal`, then goes through.
@@ -75,8 +100,13 @@ impl FaultyOs {
 
     /// Every call of this kind from now on fails, until `heal`.
     pub fn fail_all(&self, call: Call, fault: Fault) {
+        self.fail_from(call, 1, fault);
+    }
+
+    /// The `nth` call of this kind from now on fails, and every one after it, until `heal`.
+    pub fn fail_from(&self, call: Call, nth: u64, fault: Fault) {
         let mut plan = self.plan.lock();
-        let at = plan.made.get(&call).copied().unwrap_or(0) + 1;
+        let at = plan.made.get(&call).copied().unwrap_or(0) + nth;
         plan.faults.push((call, at..u64::MAX, fault));
     }
 
@@ -105,6 +135,11 @@ impl FaultyOs {
     }
 
     fn enter(&self, call: Call) -> io::Result<()> {
+        self.enter_with(call, 0).map(drop)
+    }
+
+    /// For a call over so many bytes; how many it is to do.
+    fn enter_with(&self, call: Call, len: usize) -> io::Result<usize> {
         let mut plan = self.plan.lock();
         let made = plan.made.entry(call).or_insert(0);
         *made += 1;
@@ -113,7 +148,8 @@ impl FaultyOs {
             plan.faults.iter().find(|(c, at, _)| *c == call && at.contains(&ordinal)).map(|(_, _, fault)| *fault)
         };
         match aimed(&plan) {
-            None => Ok(()),
+            None => Ok(len),
+            Some(Fault::Half) => Ok(len.div_ceil(2)),
             Some(Fault::Errno(errno)) => Err(io::Error::from_raw_os_error(errno)),
             Some(Fault::Panic) => {
                 drop(plan);
@@ -126,7 +162,7 @@ impl FaultyOs {
                     self.changed.wait(&mut plan);
                 }
                 plan.hanging -= 1;
-                Ok(())
+                Ok(len)
             }
         }
     }
@@ -179,13 +215,13 @@ impl Os for FaultyOs {
     }
 
     fn read_at(&self, fd: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.enter(Call::ReadAt)?;
-        self.inner.read_at(fd, buf, offset)
+        let len = self.enter_with(Call::ReadAt, buf.len())?;
+        self.inner.read_at(fd, &mut buf[..len], offset)
     }
 
     fn write_at(&self, fd: BorrowedFd<'_>, buf: &[u8], offset: u64) -> io::Result<usize> {
-        self.enter(Call::WriteAt)?;
-        self.inner.write_at(fd, buf, offset)
+        let len = self.enter_with(Call::WriteAt, buf.len())?;
+        self.inner.write_at(fd, &buf[..len], offset)
     }
 
     fn sync_directory(&self, dir: BorrowedFd<'_>) -> io::Result<()> {

@@ -12,6 +12,7 @@
 #![allow(dead_code)] // each test uses a part of it
 
 use mfq::os::{Advice, Lock, MmapRaw, Open, Os, Stat, native};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -237,6 +238,13 @@ impl SimDisk {
         self.lock().hold_worker
     }
 
+    /// What a kill of the process would leave now.
+    pub fn kill(&self) -> Image {
+        let mut inner = self.lock();
+        inner.observe();
+        inner.state.image(inner.state.journal.len(), |_, _, page| newest(page).clone())
+    }
+
     /// The least that a power cut would leave now.
     pub fn power_cut(&self) -> Image {
         let mut inner = self.lock();
@@ -339,9 +347,9 @@ impl Inner {
     /// A file is there, which was perhaps made just now.
     fn track(&mut self, fd: BorrowedFd<'_>) -> io::Result<Inode> {
         let inode = inode(fd)?;
-        if !self.live.contains_key(&inode) {
+        if let Entry::Vacant(place) = self.live.entry(inode) {
             // A description of its own: a copy of the lock's would hold the lock.
-            self.live.insert(inode, File::open(format!("/proc/self/fd/{}", fd.as_raw_fd()))?);
+            place.insert(File::open(format!("/proc/self/fd/{}", fd.as_raw_fd()))?);
         }
         Ok(inode)
     }
