@@ -20,12 +20,13 @@
  *
  *   An append that returned MFQ_OK survives the death of the process, kill -9 included: it is there when the queue is
  *   opened again on the same boot through the same mount. It survives a power cut once mfq_flush has covered it, or
- *   mfq_close has returned MFQ_OK. An append that returned anything else, but for MFQ_E_NOT_DURABLE, did not happen.
+ *   mfq_close has returned MFQ_OK. (In MFQ_STAGED the first holds once it is committed: see there.) An append that returned anything else, but for MFQ_E_NOT_DURABLE, did not happen.
  *
  * CAVEATS
  *
  *   Threads. Every function can be called from any thread at any time unless its comment says otherwise. The library
- *   runs one thread of its own, from the first mfq_open to the last mfq_close; asynchronous signals are blocked in it.
+ *   runs one thread of its own, from the first mfq_open to the last mfq_close, and one for each queue that is open in
+ *   MFQ_STAGED; asynchronous signals are blocked in them.
  *
  *   Fork. Using a queue in a forked child is undefined for now; fork and exec is fine.
  *
@@ -179,7 +180,13 @@
 // mode: appends store into the shared mapping of the file.
 #define MFQ_MMAP 0
 
-// mode: appends store into private buffers that are written to the file later. MFQ_E_UNSUPPORTED in this version.
+// mode: appends store into private memory, a buffer of a file's size out of a pool, and what is complete is written to
+// the file every commit_interval_ms, or at once when somebody waits for it: mfq_wait for MFQ_COMMITTED, mfq_reader_next
+// with a timeout_ms, mfq_flush, mfq_close. A record can be read once it is committed. No store goes through a mapping of
+// a file, so a failing device is an error and no signal on append: the first write that fails poisons the queue.
+//
+// What is not committed is lost when the process dies: at most the appends of one interval, and of the time a write takes.
+// Everything committed survives the process as in MFQ_MMAP. A queue can be opened in one mode today, in the other tomorrow.
 #define MFQ_STAGED 1
 
 // flush_policy: only mfq_flush and mfq_close bring data to stable storage (the kernel does so too, in its own time).
@@ -213,10 +220,13 @@
 // flags: open a damaged queue with what can be saved. MFQ_E_UNSUPPORTED in this version.
 #define MFQ_OPEN_SALVAGE 32
 
-// flags (STAGED): lock the buffers into memory. MFQ_E_UNSUPPORTED in this version.
+// flags (MFQ_STAGED): the buffers are locked into memory; MFQ_E_NO_MEMORY from mfq_open if all of them together cannot be
+// (RLIMIT_MEMLOCK). In MFQ_MMAP it is MFQ_E_INVALID.
 #define MFQ_OPEN_LOCK_POOL 64
 
-// flags (STAGED): fail instead of waiting for a free buffer. MFQ_E_UNSUPPORTED in this version.
+// flags (MFQ_STAGED): an append that needs a new file and finds no buffer free for it answers MFQ_E_BUSY at once, and asks
+// for a commit, which frees those of full files. Otherwise it asks and waits, at most append_timeout_ms. In MFQ_MMAP it is
+// MFQ_E_INVALID.
 #define MFQ_OPEN_POOL_FAIL_FAST 128
 
 // ---- OTHER NUMBERS ---------------------------------------------------------------------------------
@@ -273,7 +283,7 @@ typedef struct {
   // In RAW, what fills the rest of a full file: MFQ_FILLER_ZERO or MFQ_FILLER_ROCKETMQ. An old queue must have been
   // created with the same.
   uint32_t filler;
-  // MFQ_MMAP.
+  // MFQ_MMAP or MFQ_STAGED. Not a property of the queue: each open chooses.
   uint32_t mode;
   // MFQ_FLUSH_NONE.
   uint32_t flush_policy;
@@ -285,9 +295,11 @@ typedef struct {
   int32_t append_timeout_ms;
   // How many files are kept ready ahead of the writer: 0 means 2. At most 64; with MFQ_FILLER_ROCKETMQ at most 2.
   uint32_t files_ahead;
-  // MFQ_STAGED: 0 means 5.
+  // MFQ_STAGED: how many buffers there are, of a file's size each; 0 means 5, 1 is MFQ_E_INVALID. A file has one from when
+  // it is asked for, ahead of the writer, until it is full and committed; an open claim keeps that of its file and all
+  // behind it.
   uint32_t pool_buffers;
-  // MFQ_STAGED: 0 means 200. Negative is MFQ_E_INVALID.
+  // MFQ_STAGED: how long a record may wait for its commit; 0 means 200. Negative is MFQ_E_INVALID.
   int32_t commit_interval_ms;
   // Of files that are created, as in chmod, whatever the umask: 0 means 0600. The owner has to be able to read
   // and write (06xx), and there are no bits above 0777.
@@ -377,6 +389,12 @@ typedef struct {
   // How long creations took: [i] counts those that took less than 2^i microseconds and not less than 2^(i-1), the last
   // one all that took longer.
   uint64_t creation_us[MFQ_CREATION_BUCKETS];
+  // MFQ_STAGED: how often an append or a get-last found no buffer free for the next file.
+  uint64_t pool_waits;
+  // MFQ_STAGED: how often one failed for that reason: at once (MFQ_OPEN_POOL_FAIL_FAST), or because none came in time.
+  uint64_t pool_refusals;
+  // MFQ_STAGED: buffers that are free now: neither held by a file nor promised to one that is asked for.
+  uint64_t pool_free;
 } mfq_stats_t;
 
 // Where a record lies: the bytes [offset, end) of the queue. In RECORD that includes its header and the gap to the next
@@ -551,7 +569,7 @@ mfq_status_t mfq_stats(mfq_queue_t *queue, mfq_stats_t *stats);
 //
 // Errors: INVALID, CLOSED, TOO_LARGE, TIMEOUT (no file within append_timeout_ms, or at once under MFQ_OPEN_NO_WAIT),
 // NO_SPACE, NO_MEMORY, IO (the next file could not be created), UNSUPPORTED (the file system cannot reserve blocks), BUSY
-// (RAW: a claim is open), READ_ONLY, POISONED. After any of them nothing was appended. After NOT_DURABLE it was, and
+// (RAW: a claim is open; MFQ_OPEN_POOL_FAIL_FAST: no buffer is free), READ_ONLY, POISONED. After any of them nothing was appended. After NOT_DURABLE it was, and
 // `at` is written.
 //
 // Threads: any number at once; in RECORD none waits for another one's copy.

@@ -13,6 +13,7 @@ use crate::error::{Error, Result, Status};
 use crate::log::{self, Level};
 use crate::mapped_file::MappedFile;
 use crate::options::MOST_OFFSET;
+use crate::pool::Buffer;
 use crate::queue_files::QueueFiles;
 use crate::stats::count;
 use crossbeam_channel::{Receiver, Sender};
@@ -62,6 +63,8 @@ struct Rank {
 
 struct Request {
     ticket: Ticket,
+    /// STAGED: what the file is going to store into; held from the request on, so that requests count.
+    buffer: Option<Buffer>,
     files: Arc<QueueFiles>,
     state: State,
     /// Attempts that failed so far.
@@ -137,7 +140,7 @@ impl AllocationService {
         let size = files.table.file_bytes();
         for start in (0..u64::from(count)).map(|i| from + i * size) {
             if start <= MOST_OFFSET - size && files.table.find_ref(start).is_none() && !files.is_closed() {
-                table.request(files, start, false);
+                table.request(files, start, false); // without a free buffer: not yet
             }
         }
     }
@@ -151,6 +154,7 @@ impl AllocationService {
 
     /// Moves the file at `start` into the queue's table of files, where every waiter for it finds it, and returns it.
     /// It is made if need be and waited for until the deadline, which does not end the request: a later call joins it.
+    /// `Busy`, and nothing asked for, if the queue's pool has no buffer for it.
     pub fn take<'a>(
         &self,
         files: &'a Arc<QueueFiles>,
@@ -174,7 +178,9 @@ impl AllocationService {
             if files.is_closed() {
                 return Err(Error::closed());
             }
-            let request = table.request(files, start, true);
+            let Some(request) = table.request(files, start, true) else {
+                return Err(Error::new(Status::Busy, "no buffer of the pool is free"));
+            };
             // Counted from the request and not from this call, so that a caller who comes often for a short time is served.
             let help_yourself_at = request.since + HELP_YOURSELF_AFTER;
             let failures_seen = *failures_before.get_or_insert(request.failures);
@@ -347,23 +353,28 @@ fn survive(what: &str, work: impl FnOnce() -> Result<()>) {
 }
 
 impl Table {
-    /// The request for a file, made if there is none; an awaited one moves up.
-    fn request(&mut self, files: &Arc<QueueFiles>, start: u64, awaited: bool) -> &Request {
+    /// The request for a file, made if there is none; an awaited one moves up. `None` if it would need a buffer, and none
+    /// is free.
+    fn request(&mut self, files: &Arc<QueueFiles>, start: u64, awaited: bool) -> Option<&Request> {
         let key = (files.generation, start);
         match self.requests.get(&key).map(|request| &request.state) {
             None => {
+                let buffer = match &files.pool {
+                    Some(pool) => Some(pool.take()?),
+                    None => None,
+                };
                 self.next_ticket += 1;
                 let ticket = self.next_ticket;
                 let rank = rank(files, start, awaited, ticket);
                 self.queued.insert(rank, key);
                 let (state, since) = (State::Queued(rank), Instant::now());
-                let request = Request { ticket, files: files.clone(), state, failures: 0, since };
+                let request = Request { ticket, buffer, files: files.clone(), state, failures: 0, since };
                 self.requests.insert(key, request);
             }
             Some(State::Queued(rank)) if awaited && rank.unawaited => self.queue_again(key, true),
             Some(_) => {}
         }
-        &self.requests[&key]
+        self.requests.get(&key)
     }
 
     fn queue_again(&mut self, key: Key, awaited: bool) {
@@ -434,6 +445,7 @@ impl Table {
         let request = self.requests.get_mut(&key).expect("a request to deliver to");
         match outcome {
             Ok(file) => {
+                file.hold_buffer(request.buffer.take());
                 request.state = State::Ready(file.clone());
                 self.unsynced.push_back((files.clone(), file));
                 if self.unsynced.len() > MOST_REMEMBERED {
@@ -531,7 +543,7 @@ impl PrefaultStep {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::Options;
+    use crate::options::{Mode, Options};
     use crate::os;
     use crate::queue::Queue;
     use std::path::Path;
@@ -550,9 +562,9 @@ mod tests {
         let before = superseded_requests();
         let mut table = service.table.lock();
         let key = (queue.files.generation, 0);
-        let older = table.request(&queue.files, 0, false).ticket;
+        let older = table.request(&queue.files, 0, false).unwrap().ticket;
         table.requests.remove(&key); // withdrawn, and asked for again before the worker has looked
-        let newer = table.request(&queue.files, 0, true).ticket;
+        let newer = table.request(&queue.files, 0, true).unwrap().ticket;
         assert_ne!(older, newer);
         assert_eq!(table.pop().map(|(key, ticket, _)| (key, ticket)), Some((key, newer)));
         assert!(table.pop().is_none(), "the older one is not made");
@@ -576,6 +588,31 @@ mod tests {
             assert!(service.table.lock().in_work.is_empty());
         }
         assert_eq!(service.withdraw(&queue.files).len(), 1, "the one that was made and not handed out");
+    }
+
+    #[test]
+    fn a_buffer_is_promised_to_a_request_and_comes_back_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file_size = os::native().page_size() as u64;
+        let options = Options { file_size, mode: Mode::Staged, pool_buffers: 2, ..Options::default() };
+        let queue = Queue::open(os::native(), dir.path(), &options).unwrap();
+        let pool = queue.files.pool.as_ref().unwrap();
+        let service = AllocationService::new();
+        service.look_ahead(&queue.files, 0, 3);
+        assert_eq!(pool.free(), 0, "requests count before anything is made");
+        let third = service.take(&queue.files, 2 * file_size, Deadline::Now).err().unwrap();
+        assert_eq!(third.status(), Status::Busy);
+
+        // One made, one queued; both are withdrawn.
+        let mut table = service.table.lock();
+        let (key, ticket, files) = table.pop().unwrap();
+        drop(service.make(table, key, ticket, &files));
+        assert_eq!(pool.free(), 0);
+        drop(service.withdraw(&queue.files));
+        service.table.lock().unsynced.clear();
+        assert_eq!(pool.free(), 2);
+        assert!(service.table.lock().requests.is_empty());
+        queue.files.directory.remove(0).unwrap(); // as a close does
     }
 
     #[test]

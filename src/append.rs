@@ -13,9 +13,10 @@ use crate::give_way::give_way;
 use crate::mapped_file::MappedFile;
 use crate::options::{Filler, Format};
 use crate::place::{Log, place};
-use crate::queue::{Queue, Span, Words};
+use crate::queue::{Queue, Span};
 use crate::raw;
 use crate::record::{HEADER_BYTES, frame_bytes, step};
+use crate::words::Words;
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
@@ -291,12 +292,12 @@ impl<'q> Log for Appending<'q> {
 
     #[inline]
     fn last(&self) -> Option<Words<'q>> {
-        self.queue.files.table.last().map(|file| Words { queue: self.queue, file })
+        self.queue.files.table.last().map(|file| self.queue.words(file))
     }
 
     fn next(&self, full: Option<Words<'q>>) -> Result<Words<'q>> {
         let file = self.queue.next_file(full.map(|words| words.file), deadline_of(self.queue, &self.deadline))?;
-        Ok(Words { queue: self.queue, file })
+        Ok(self.queue.words(file))
     }
 
     fn advance(&self, next: Words<'q>) {

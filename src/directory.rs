@@ -2,9 +2,10 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result, Status};
+use crate::mapped_file::MappedFile;
 use crate::meta::Meta;
 use crate::options::{MOST_OFFSET, Options};
-use crate::os::{Kind, Lock, MmapRaw, Open, Os};
+use crate::os::{Kind, Lock, MmapRaw, Open, Os, read_all, write_all};
 use crate::tail::{Place, Tail};
 use parking_lot::Mutex;
 use std::ffi::OsStr;
@@ -185,6 +186,12 @@ impl Directory {
         mapped.map_err(|cause| Error::system(format_args!("{}: mapping", self.name(start)), cause))
     }
 
+    /// Maps copies of its pages: no store reaches the file.
+    pub fn map_copy(&self, fd: BorrowedFd<'_>, start: u64, len: u64) -> Result<MmapRaw> {
+        let mapped = self.os.map_private(Some(fd), len as usize);
+        mapped.map_err(|cause| Error::system(format_args!("{}: mapping", self.name(start)), cause))
+    }
+
     pub fn open_file(&self, start: u64, writable: bool) -> Result<OwnedFd> {
         let how = if writable { Open::ReadWrite } else { Open::Read };
         let opened = self.os.open(Some(self.queue.as_fd()), Path::new(&file_name(start)), how);
@@ -246,15 +253,22 @@ impl Directory {
         self.write_private("tail", &Tail::encode(place, committed))
     }
 
-    /// A tail page that begins now, mapped. It is overwritten in place, which needs no space, and not synced: it only has
-    /// to outlive the process.
-    pub fn begin_tail(&self, place: Place, committed: u64) -> Result<MmapRaw> {
+    /// A tail page that begins now. It is overwritten in place, which needs no space, and not synced: it only has to
+    /// outlive the process.
+    pub fn begin_tail(&self, place: Place, committed: u64) -> Result<OwnedFd> {
         let how = Open::Create { permissions: self.file_permissions };
-        let mapped = self.os.open(Some(self.private.as_fd()), Path::new("tail"), how).and_then(|fd| {
+        let begun = self.os.open(Some(self.private.as_fd()), Path::new("tail"), how).and_then(|fd| {
             write_all(&*self.os, fd.as_fd(), &Tail::encode(place, committed), 0)?;
-            self.os.map(fd.as_fd(), Tail::FILE_BYTES, true)
+            Ok(fd)
         });
-        mapped.map_err(|cause| Error::system(format_args!("{}: beginning", self.private_name("tail")), cause))
+        begun.map_err(|cause| Error::system(format_args!("{}: beginning", self.private_name("tail")), cause))
+    }
+
+    pub fn map_tail(&self, fd: BorrowedFd<'_>) -> Result<Tail> {
+        let mapped = self.os.map(fd, Tail::FILE_BYTES, true);
+        let mapped =
+            mapped.map_err(|cause| Error::system(format_args!("{}: mapping", self.private_name("tail")), cause));
+        Ok(Tail::over(MappedFile::new(self.os.clone(), 0, mapped?)))
     }
 
     /// Where this process sees the directory now.
@@ -269,7 +283,7 @@ impl Directory {
     fn read_private(&self, name: &str, len: usize) -> Result<Option<Vec<u8>>> {
         let mut bytes = vec![0; len];
         let opened = self.os.open(Some(self.private.as_fd()), Path::new(name), Open::Read);
-        match opened.and_then(|fd| read_all(&*self.os, fd.as_fd(), &mut bytes)) {
+        match opened.and_then(|fd| read_all(&*self.os, fd.as_fd(), &mut bytes, 0)) {
             Ok(n) => {
                 bytes.truncate(n);
                 Ok(Some(bytes))
@@ -377,31 +391,6 @@ fn sync_parent(os: &dyn Os, path: &Path) -> Result<()> {
     let through = parent.join(".");
     let synced = os.open(None, &through, Open::Directory).and_then(|fd| os.sync_directory(fd.as_fd()));
     synced.map_err(|cause| Error::system(format_args!("{}: syncing", parent.display()), cause))
-}
-
-fn read_all(os: &dyn Os, fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buf.len() {
-        match os.read_at(fd, &mut buf[filled..], filled as u64) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
-            Err(cause) => return Err(cause),
-        }
-    }
-    Ok(filled)
-}
-
-fn write_all(os: &dyn Os, fd: BorrowedFd<'_>, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
-    while !buf.is_empty() {
-        match os.write_at(fd, buf, offset) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => (buf, offset) = (&buf[n..], offset + n as u64),
-            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
-            Err(cause) => return Err(cause),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

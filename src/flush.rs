@@ -32,6 +32,9 @@ impl Queue {
 
     /// Flushes everything and marks the queue as closed cleanly. For the end of a close, when nobody is inside.
     pub(crate) fn mark_clean(&self) -> Result<()> {
+        if let Some(staging) = &self.staging {
+            staging.finish()?;
+        }
         let end = self.advance_wrote(u64::MAX);
         let mut last = self.checkpoint.lock();
         self.flush_to(end, &mut last)?;
@@ -65,11 +68,7 @@ impl Queue {
         while at < up_to {
             let file = self.files.table.find(at).expect("a file below committed");
             let end = up_to.min(file.end());
-            let synced = file.sync(at - file.start(), end - at);
-            synced.map_err(|cause| {
-                let name = self.files.directory.name(file.start());
-                Error::system(format_args!("{name}: syncing"), cause).with_status(Status::Io)
-            })?;
+            self.files.sync(&file, at - file.start(), end - at)?;
             if !file.entry_durable() {
                 new_names.push(file);
             }

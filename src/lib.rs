@@ -11,11 +11,12 @@
 //! | `capi` | how C calls in, and gets its answers |
 //! | `append` `claim` `reader` `flush` `recovery` | what can be done with a log |
 //! | `queue` | what an open queue is, and how it goes from one file to the next |
+//! | `staging` `words` | how STAGED's bytes get to the files; a file's commit words, and how far they are whole |
 //! | `place` `frame` `record` `raw` | how writers share the end of the log; one frame in its file; the bytes of RECORD and of RAW |
 //! | `allocate` `runtime` | who makes files, in which order; what the process has once |
 //! | `queue_files` `file_table` `positions` | one queue's files; which holds an offset; how far they are written |
 //! | `directory` `meta` `checkpoint` `tail` `sealed` | names, the lock, the small files in `.mfq` |
-//! | `mapped_file` | one file: its mapping and who holds it |
+//! | `mapped_file` `pool` | one file: its mapping and who holds it; how many private buffers there may be |
 //! | `os` | every system call |
 //! | `error` `options` `stats` `deadline` `event` `give_way` `log` | used by all |
 
@@ -41,6 +42,7 @@ mod meta;
 mod options;
 pub mod os;
 mod place;
+mod pool;
 mod positions;
 mod queue;
 mod queue_files;
@@ -50,8 +52,10 @@ mod record;
 mod recovery;
 mod runtime;
 mod sealed;
+mod staging;
 mod stats;
 mod tail;
+mod words;
 
 pub use claim::{Claim, release_orphan};
 pub use deadline::Deadline;

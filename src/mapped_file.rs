@@ -4,13 +4,21 @@
 //! written, committed and flushed of it is the queue's position cut to the file's range ([`crate::positions`]): kept
 //! once, so that file and queue cannot disagree.
 //!
+//! In STAGED a file that is written to is private memory, and reaches the disk by `write_back`. Once it is full and
+//! written, `release` puts the file itself in the memory's place, at the same addresses: whoever reads there, or holds a
+//! view, sees the same bytes before and after. Nobody stores there any more: who was given space is done when all of it
+//! is complete, and space is given away by a counter, not by a word in the memory (see [`crate::words`]).
+//!
 //! No Rust reference is ever made to mapped bytes: another process may write them. Access is through raw pointers and
 //! atomics, and bytes are copied out before anything judges them.
 
-use crate::os::{Advice, MmapRaw, Os};
+use crate::os::{Advice, MmapRaw, Os, write_all};
+use crate::pool::Buffer;
+use parking_lot::RwLock;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -18,6 +26,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 /// fetched into the cache, at most so many (its end). An append's atomic steps wait until all stores before them are done, so without it each append waits for
 /// its own cache misses: 1 KiB in RAW took 130 ns, and takes 60. For shorter copies the hardware keeps up by itself.
 const FETCHED_AHEAD: Range<usize> = 512..1024;
+
+/// Memory is given back in steps, as each holds the address-space lock.
+const RELEASE_STEP_BYTES: usize = 2 << 20;
 
 /// Asks for the cache lines from `at` on, to be written soon. Wherever that is: it is a hint and never faults.
 #[inline]
@@ -41,14 +52,38 @@ pub struct MappedFile {
     map: MmapRaw,
     os: Arc<dyn Os>,
     entry_durable: AtomicBool,
+    /// STAGED. Shared by who readies or writes pages, exclusive for the release: it waits for them.
+    staged: Option<RwLock<Option<Staged>>>,
     reserved: Reserved,
+}
+
+/// What a file has while its stores go to private memory.
+struct Staged {
+    fd: OwnedFd,
+    /// None in recovery, where the memory is copies of single pages.
+    _buffer: Option<Buffer>,
 }
 
 impl MappedFile {
     /// `map` covers the whole file, whose first byte has the queue offset `start`.
     pub(crate) fn new(os: Arc<dyn Os>, start: u64, map: MmapRaw) -> MappedFile {
         let reserved = Reserved(AtomicU64::new(0));
-        MappedFile { start, map, os, entry_durable: AtomicBool::new(false), reserved }
+        MappedFile { start, map, os, entry_durable: AtomicBool::new(false), staged: None, reserved }
+    }
+
+    /// `map` is private memory that stands for the file `fd`.
+    pub(crate) fn staged(os: Arc<dyn Os>, start: u64, map: MmapRaw, fd: OwnedFd) -> MappedFile {
+        let staged = Some(RwLock::new(Some(Staged { fd, _buffer: None })));
+        MappedFile { staged, ..MappedFile::new(os, start, map) }
+    }
+
+    /// STAGED: holds `buffer`, the right to its memory, until the release.
+    pub(crate) fn hold_buffer(&self, buffer: Option<Buffer>) {
+        if let Some(staged) = &self.staged
+            && let Some(staged) = &mut *staged.write()
+        {
+            staged._buffer = buffer;
+        }
     }
 
     /// Offset of the first byte in the queue; also the file's name.
@@ -187,9 +222,56 @@ impl MappedFile {
         floor
     }
 
+    #[inline]
+    pub(crate) fn is_staged(&self) -> bool {
+        self.staged.is_some()
+    }
+
+    /// STAGED: writes other bytes than the memory's to the file.
+    pub(crate) fn write_to_file(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let Some(staged) = &self.staged else { return Ok(()) };
+        match &*staged.read() {
+            Some(Staged { fd, .. }) => write_all(&*self.os, fd.as_fd(), bytes, at),
+            None => Ok(()),
+        }
+    }
+
+    /// STAGED: writes `[at, at + len)` to the file. (In MMAP what is stored is in the page cache already.)
+    ///
+    /// The caller knows that it is published.
+    pub(crate) fn write_back(&self, at: u64, len: u64) -> io::Result<()> {
+        if !self.is_staged() {
+            return Ok(());
+        }
+        let from = self.at_mut(at, len as usize).cast_const();
+        // SAFETY: in bounds (checked by `at_mut`), private to this process, and published, so nobody stores there: but for
+        // the host of a claim that was closed under it, and of such bytes only the kernel makes a copy.
+        self.write_to_file(at, unsafe { std::slice::from_raw_parts(from, len as usize) })
+    }
+
+    /// STAGED: gives the memory back and maps the file itself in its place, for reading only. All of it is written.
+    ///
+    /// After a failure nothing is lost, and it can be tried again.
+    pub(crate) fn release(&self) -> io::Result<()> {
+        let Some(staged) = &self.staged else { return Ok(()) };
+        let mut staged = staged.write();
+        if let Some(Staged { fd, .. }) = &*staged {
+            for at in (0..self.map.len()).step_by(RELEASE_STEP_BYTES) {
+                let len = (self.map.len() - at).min(RELEASE_STEP_BYTES);
+                self.os.map_over(&self.map, fd.as_fd(), at, len)?;
+            }
+        }
+        *staged = None; // the descriptor, and then the right to a buffer
+        Ok(())
+    }
+
     /// Makes the pages that `[at, at + len)` touches present and writable, without changing a byte, so that the writer
     /// takes no fault there.
     pub(crate) fn populate(&self, at: u64, len: u64) -> io::Result<()> {
+        let staged = self.staged.as_ref().map(RwLock::read);
+        if staged.as_ref().is_some_and(|staged| staged.is_none()) {
+            return Ok(()); // released by now
+        }
         match self.os.advise(&self.map, Advice::PopulateWrite, at as usize, len as usize) {
             // Before Linux 5.14 the advice is unknown (madvise(2)).
             Err(cause) if cause.raw_os_error() == Some(libc::EINVAL) => {
@@ -208,8 +290,18 @@ impl MappedFile {
         let _ = self.os.advise(&self.map, Advice::HugePage, 0, self.map.len());
     }
 
-    /// Puts `[at, at + len)` on stable storage.
+    /// Makes pages that look clean dirty, without changing a byte: the next sync writes them.
+    pub(crate) fn dirty(&self, at: u64, len: u64) -> io::Result<()> {
+        if self.is_staged() { self.write_back(at, len) } else { self.populate(at, len) }
+    }
+
+    /// Puts `[at, at + len)` on stable storage; in STAGED, what was written back, before the release.
     pub(crate) fn sync(&self, at: u64, len: u64) -> io::Result<()> {
+        if let Some(staged) = &self.staged
+            && let Some(Staged { fd, .. }) = &*staged.read()
+        {
+            return self.os.sync_data(fd.as_fd());
+        }
         self.os.sync_range(&self.map, at as usize, len as usize)
     }
 }

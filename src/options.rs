@@ -3,6 +3,7 @@
 use crate::error::{Error, Result, Status};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How bytes lie in the files. Chosen when the queue is created.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -87,13 +88,13 @@ pub struct Options {
     pub flush_interval_ms: u32,
     /// 0: 4.
     pub flush_least_pages: u32,
-    /// STAGED: private buffers. 0: 5.
+    /// STAGED: private buffers of a file each, at least 2. 0: 5.
     pub pool_buffers: u32,
-    /// STAGED: 0: 200.
+    /// STAGED: how long an appended record may wait for its commit. 0: 200.
     pub commit_interval_ms: u32,
     /// STAGED: the buffers are locked into memory.
     pub lock_pool: bool,
-    /// STAGED: an append that finds no buffer free fails at once.
+    /// STAGED: an append that finds no buffer free fails at once, with `Busy`.
     pub pool_fail_fast: bool,
     /// RAW: finds the end after a power cut.
     pub walk: Option<Walk>,
@@ -139,6 +140,17 @@ impl Options {
                 self.files_ahead
             ));
         }
+        // A roll takes the next file's buffer before it fills the last one.
+        if self.is_staged() && self.pool_buffers == 1 {
+            return invalid(
+                "pool_buffers is 1, and a queue in MFQ_STAGED needs 2 to go from one file to the next".into(),
+            );
+        }
+        for (asked, flag) in [(self.lock_pool, "LOCK_POOL"), (self.pool_fail_fast, "POOL_FAIL_FAST")] {
+            if asked && self.mode != Mode::Staged {
+                return invalid(format!("flags: MFQ_OPEN_{flag} is for MFQ_STAGED, and mode is MFQ_MMAP"));
+            }
+        }
         if self.permissions & !0o777 != 0 || (self.permissions != 0 && self.permissions & 0o600 != 0o600) {
             return invalid(format!("permissions {:04o} are not 06xx: the owner reads and writes", self.permissions));
         }
@@ -147,19 +159,29 @@ impl Options {
 
     fn refuse_what_comes_later(&self) -> Result<()> {
         let later = [
-            (self.mode == Mode::Staged, "mode MFQ_STAGED"),
             (self.flush_policy != FlushPolicy::None, "a flush_policy other than MFQ_FLUSH_NONE"),
             (self.walk.is_some(), "walk"),
             (self.adopt, "flags: MFQ_OPEN_ADOPT"),
             (self.strict, "flags: MFQ_OPEN_STRICT"),
             (self.salvage, "flags: MFQ_OPEN_SALVAGE"),
-            (self.lock_pool, "flags: MFQ_OPEN_LOCK_POOL"),
-            (self.pool_fail_fast, "flags: MFQ_OPEN_POOL_FAIL_FAST"),
         ];
         match later.iter().find(|(asked, _)| *asked) {
             Some((_, what)) => Err(Error::new(Status::Unsupported, format!("{what} is not supported in this version"))),
             None => Ok(()),
         }
+    }
+
+    /// A queue that is only read has no buffers.
+    pub(crate) fn is_staged(&self) -> bool {
+        self.mode == Mode::Staged && !self.read_only
+    }
+
+    pub(crate) fn pool_buffers(&self) -> u32 {
+        if self.pool_buffers == 0 { 5 } else { self.pool_buffers }
+    }
+
+    pub(crate) fn commit_interval(&self) -> Duration {
+        Duration::from_millis(if self.commit_interval_ms == 0 { 200 } else { self.commit_interval_ms.into() })
     }
 
     pub(crate) fn new_file_bytes(&self) -> u64 {

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Each only grows. Kept apart from the queue, so that a held file still answers after the queue is closed.
 ///
-/// In MMAP mode what is written is committed: one number is both.
+/// In MMAP what is written is committed: one number is both.
 pub struct Positions {
     wrote: AtomicU64,
+    /// STAGED.
+    committed: Option<AtomicU64>,
     flushed: AtomicU64,
 }
 
@@ -20,8 +22,9 @@ pub struct FilePositions {
 }
 
 impl Positions {
-    pub(crate) fn new(wrote: u64, flushed: u64) -> Positions {
-        Positions { wrote: AtomicU64::new(wrote), flushed: AtomicU64::new(flushed) }
+    pub(crate) fn new(wrote: u64, flushed: u64, staged: bool) -> Positions {
+        let committed = staged.then(|| AtomicU64::new(wrote));
+        Positions { wrote: AtomicU64::new(wrote), committed, flushed: AtomicU64::new(flushed) }
     }
 
     /// Everything below is complete, without a hole.
@@ -33,7 +36,7 @@ impl Positions {
     /// Everything below can be read.
     #[inline]
     pub fn committed(&self) -> u64 {
-        self.wrote()
+        self.committed.as_ref().map_or_else(|| self.wrote(), |committed| committed.load(Ordering::Acquire))
     }
 
     /// Everything below is on stable storage.
@@ -50,6 +53,11 @@ impl Positions {
     /// Moves it from `from`, unless somebody else already has.
     pub(crate) fn try_advance_wrote(&self, from: u64, to: u64) -> bool {
         self.wrote.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// STAGED, for the only thread that may move it at this moment.
+    pub(crate) fn set_committed(&self, to: u64) {
+        self.committed.as_ref().expect("only STAGED commits apart").store(to, Ordering::Release);
     }
 
     pub(crate) fn advance_flushed(&self, to: u64) {

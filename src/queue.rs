@@ -11,23 +11,29 @@ use crate::error::{Error, Result, Status};
 use crate::event::Event;
 use crate::file_table::FileTable;
 use crate::frame::Frame;
-use crate::give_way::give_way;
 use crate::mapped_file::MappedFile;
 use crate::meta::Meta;
 use crate::options::{Filler, Format, MOST_OFFSET, Options};
+use crate::os;
 use crate::place;
+use crate::pool::Pool;
 use crate::positions::Positions;
 use crate::queue_files::QueueFiles;
 use crate::raw;
-use crate::record::{HEADER_BYTES, Kind};
+use crate::record::HEADER_BYTES;
 use crate::runtime::Lease;
+use crate::staging::Staging;
 use crate::stats::{Stats, count};
 use crate::tail::Tail;
+use crate::words::{self, Words};
 use parking_lot::Mutex;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// A record is `[offset, end)`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -76,13 +82,16 @@ pub struct Queue {
     pub(crate) first_offset: u64,
     pub(crate) positions: Arc<Positions>,
     /// A position moved, or the queue was closed.
-    pub(crate) moved: Event,
+    pub(crate) moved: Arc<Event>,
     /// The last checkpoint written. Held by whoever syncs.
     pub(crate) checkpoint: Mutex<Checkpoint>,
     pub(crate) append_timeout_ms: i32,
     /// RAW: knows `committed` after the death of the process.
     tail: Option<Tail>,
-    state: AtomicU32,
+    /// STAGED: what the committing thread shares, and the thread.
+    pub(crate) staging: Option<Arc<Staging>>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+    state: Arc<AtomicU32>,
     /// Appends that reach this offset tell the allocation service where the writer is.
     attention_at: AtomicU64,
     files_ahead: AtomicU32,
@@ -97,29 +106,52 @@ pub(crate) struct Recovered {
     pub meta: Meta,
     pub end: u64,
     pub checkpoint: Checkpoint,
-    pub tail: Option<Tail>,
+    /// The tail page, if the queue is written to.
+    pub tail: Option<OwnedFd>,
+    /// STAGED.
+    pub pool: Option<Arc<Pool>>,
 }
 
 impl Queue {
     pub(crate) fn assemble(recovered: Recovered, options: &Options) -> Result<Queue> {
-        let Recovered { directory, files, meta, end, checkpoint, tail } = recovered;
+        let Recovered { directory, files, meta, end, checkpoint, tail, pool } = recovered;
         if let Some(last) = files.back() {
             last.reserved().store(end - last.start(), Ordering::Release);
         }
         let table = FileTable::new(meta.file_bytes, files);
+        let files = Arc::new(QueueFiles::new(directory, table, pool.clone(), end));
+        let positions = Arc::new(Positions::new(end, checkpoint.durable, pool.is_some()));
+        let moved = Arc::new(Event::default());
+        let state = Arc::new(AtomicU32::new(if options.read_only { READ_ONLY } else { 0 }));
+        let tail = tail.filter(|_| meta.format == Format::Raw);
+        let (tail, staging) = match pool {
+            None => (tail.map(|fd| files.directory.map_tail(fd.as_fd())).transpose()?, None),
+            Some(pool) => {
+                let poison = {
+                    let (state, moved, pool) = (state.clone(), moved.clone(), pool.clone());
+                    move || poison(&state, 0, &moved, Some(&pool))
+                };
+                let (files, positions, moved) = (files.clone(), positions.clone(), moved.clone());
+                (None, Some(Arc::new(Staging::new(files, pool, meta, positions, moved, tail, Box::new(poison)))))
+            }
+        };
+        let lease = if options.read_only { None } else { Some(Lease::take()?) };
+        let committer = staging.as_ref().map(|staging| start_committing(staging, options.commit_interval()));
         Ok(Queue {
-            files: Arc::new(QueueFiles::new(directory, table, end)),
+            files,
             meta,
             first_offset: checkpoint.first,
-            positions: Arc::new(Positions::new(end, checkpoint.durable)),
-            moved: Event::default(),
+            positions,
+            moved,
             checkpoint: Mutex::new(checkpoint),
             append_timeout_ms: options.append_timeout_ms(),
             tail,
-            state: AtomicU32::new(if options.read_only { READ_ONLY } else { 0 }),
+            staging,
+            committer: Mutex::new(committer.transpose()?),
+            state,
             attention_at: AtomicU64::new(0),
             files_ahead: AtomicU32::new(options.files_ahead()),
-            lease: if options.read_only { None } else { Some(Lease::take()?) },
+            lease,
         })
     }
 
@@ -150,9 +182,10 @@ impl Queue {
     pub fn offsets(&self) -> Result<Offsets> {
         self.check_open()?;
         let flushed = self.positions.flushed();
+        let committed = self.committed(u64::MAX);
         let wrote = self.advance_wrote(u64::MAX);
         let reserved = self.reserved();
-        Ok(Offsets { min: self.first_offset, reserved, wrote, committed: wrote, flushed })
+        Ok(Offsets { min: self.first_offset, reserved, wrote, committed, flushed })
     }
 
     pub fn positions(&self) -> Arc<Positions> {
@@ -166,6 +199,7 @@ impl Queue {
         stats.expired_requests = allocate::expired_requests();
         stats.superseded_requests = allocate::superseded_requests();
         stats.prefaulted_to = self.files.prefaulted_to.load(Ordering::Relaxed);
+        stats.pool_free = self.files.pool.as_ref().map_or(0, |pool| u64::from(pool.free()));
         self.describe_claims(&mut stats);
         Ok(stats)
     }
@@ -178,7 +212,10 @@ impl Queue {
         self.moved.wait(deadline, || {
             self.check_open()?;
             let position = match which {
-                Which::Committed => self.advance_wrote(offset),
+                Which::Committed => {
+                    self.commit_staged(offset, deadline)?;
+                    self.committed(offset)
+                }
                 Which::Flushed => self.positions.flushed(),
             };
             if position < offset {
@@ -199,6 +236,9 @@ impl Queue {
         if let Some(lease) = &self.lease {
             lease.allocation().refuse(&self.files);
         }
+        if let Some(pool) = &self.files.pool {
+            pool.end();
+        }
         self.moved.wake_all();
     }
 
@@ -208,6 +248,9 @@ impl Queue {
     pub fn finish_close(&self) -> Result<()> {
         let _unlock = Unlock(&self.files.directory);
         let Some(lease) = &self.lease else { return Ok(()) };
+        if let Some(committer) = self.committer.lock().take() {
+            let _ = committer.join(); // it has caught its panics
+        }
         let mut unclaimed = lease.allocation().withdraw(&self.files);
         self.end_claims();
         // From the last one back, and no further than the first failure: a process killed here leaves no gap.
@@ -228,8 +271,7 @@ impl Queue {
     }
 
     fn poison_by(&self, reason: u32) {
-        self.state.fetch_or(POISONED | reason, Ordering::SeqCst);
-        self.moved.wake_all();
+        poison(&self.state, reason, &self.moved, self.files.pool.as_ref());
     }
 
     #[inline]
@@ -271,7 +313,7 @@ impl Queue {
         }
         let lease = self.lease.as_ref().expect("only a writer rolls");
         let counters = &self.files.counters;
-        let (file, found) = lease.allocation().take(&self.files, start, deadline).inspect_err(|error| {
+        let (file, found) = self.take_file(lease, start, deadline).inspect_err(|error| {
             if error.status() == Status::Timeout {
                 count(&counters.rolls_timed_out);
             }
@@ -291,6 +333,26 @@ impl Queue {
         // The next files are asked for after the append that rolled is published: its wake costs more than the append.
         self.attention_at.store(0, Ordering::Relaxed);
         Ok(file)
+    }
+
+    /// STAGED: waits for a buffer first, if the pool has none for it.
+    fn take_file(&self, lease: &Lease, start: u64, deadline: Deadline) -> Result<(&MappedFile, Found)> {
+        let counters = &self.files.counters;
+        let mut waits = false;
+        loop {
+            let returns = self.files.pool.as_ref().map(|pool| pool.returns()); // before the look
+            let taken = lease.allocation().take(&self.files, start, deadline);
+            let (Some(pool), Some(returns), Err(Status::Busy)) =
+                (&self.files.pool, returns, taken.as_ref().map_err(Error::status))
+            else {
+                return taken;
+            };
+            self.check_writable()?;
+            if !std::mem::replace(&mut waits, true) {
+                count(&counters.pool_waits);
+            }
+            pool.wait(returns, deadline).inspect_err(|_| count(&counters.pool_refusals))?;
+        }
     }
 
     /// What follows the publication of everything up to `end` by one append.
@@ -321,6 +383,11 @@ impl Queue {
     }
 
     #[inline]
+    pub(crate) fn words<'f>(&'f self, file: &'f MappedFile) -> Words<'f> {
+        Words { files: &self.files, seed: self.meta.seed, file }
+    }
+
+    #[inline]
     pub(crate) fn frame<'f>(&self, file: &'f MappedFile, at: u64, bytes: u32) -> Frame<'f> {
         Frame { file, seed: self.meta.seed, at, bytes }
     }
@@ -341,42 +408,30 @@ impl Queue {
         self.positions.set_wrote(end);
     }
 
-    /// Moves `wrote` over what has become whole since somebody last looked, as far as `until` needs, and returns it.
-    ///
-    /// RECORD's writers do not move it themselves, so that an append touches nothing that all of them share but the end
-    /// of the log; whoever needs to know walks. Several may walk at once: one of them moves it.
-    pub(crate) fn advance_wrote(&self, until: u64) -> u64 {
-        loop {
-            let from = self.positions.wrote();
-            // What lies behind the end that a read-only open has found was judged to be no part of the log.
-            if from >= until || self.meta.format == Format::Raw || self.is_read_only() {
-                return from;
-            }
-            let (mut at, mut appends, mut bytes) = (from, 0, 0);
-            while at < until
-                && let Some(file) = self.files.table.find_ref(at)
-            {
-                let whole = place::walk_whole(&Words { queue: self, file }, at - file.start(), |frame, word| {
-                    let frame = self.frame(file, frame, word);
-                    if frame.header().kind == Some(Kind::Data) {
-                        appends += 1;
-                        bytes += frame.payload_bytes() as u64;
-                    }
-                });
-                at = file.start() + whole;
-                if whole < file.size() {
-                    break;
-                }
-            }
-            if at == from {
-                return from;
-            }
-            if self.positions.try_advance_wrote(from, at) {
-                self.files.counters.appends.fetch_add(appends, Ordering::Relaxed);
-                self.files.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
-                return at;
-            }
+    /// How far the log can be read, as far as `until` needs to know.
+    pub(crate) fn committed(&self, until: u64) -> u64 {
+        match self.staging {
+            None => self.advance_wrote(until),
+            Some(_) => self.positions.committed(),
         }
+    }
+
+    /// STAGED: somebody waits for everything below `until`: what of it is complete is written to its file. The deadline
+    /// bounds the wait for another thread that is doing so.
+    pub(crate) fn commit_staged(&self, until: u64, deadline: Deadline) -> Result<()> {
+        match &self.staging {
+            Some(staging) if self.positions.committed() < until => staging.commit(deadline),
+            _ => Ok(()),
+        }
+    }
+
+    /// How far the log is whole, as far as `until` needs to know.
+    pub(crate) fn advance_wrote(&self, until: u64) -> u64 {
+        // What lies behind the end that a read-only open has found was judged to be no part of the log.
+        if self.is_read_only() {
+            return self.positions.wrote();
+        }
+        words::advance_wrote(&self.files, &self.meta, &self.positions, until)
     }
 
     /// The end of what writers have been given.
@@ -393,7 +448,7 @@ impl Queue {
                 position => position,
             },
             // A tail too short for a header is padding by itself: `wrote` passes it, so this has to.
-            Format::Record => match place::walk_to_end(&Words { queue: self, file: last }, hint) {
+            Format::Record => match place::walk_to_end(&self.words(last), hint) {
                 within if last.size().saturating_sub(within) < HEADER_BYTES => last.size(),
                 within => within,
             },
@@ -429,6 +484,19 @@ impl Drop for Unlock<'_> {
     }
 }
 
+fn poison(state: &AtomicU32, reason: u32, moved: &Event, pool: Option<&Arc<Pool>>) {
+    state.fetch_or(POISONED | reason, Ordering::SeqCst);
+    pool.inspect(|pool| pool.end());
+    moved.wake_all();
+}
+
+/// The thread that commits at the interval, until the queue is closed.
+fn start_committing(staging: &Arc<Staging>, interval: Duration) -> Result<JoinHandle<()>> {
+    let staging = staging.clone();
+    let thread = os::spawn("mfq-commit", move || staging.run(interval));
+    thread.map_err(|cause| Error::system("starting the committing thread", cause))
+}
+
 #[cold]
 fn refusal(state: u32) -> Error {
     if state & CLOSED != 0 {
@@ -441,57 +509,5 @@ fn refusal(state: u32) -> Error {
         Error::new(Status::Poisoned, what)
     } else {
         Error::new(Status::ReadOnly, "the queue was opened read-only")
-    }
-}
-
-/// The commit words of a mapped file.
-#[derive(Clone, Copy)]
-pub(crate) struct Words<'q> {
-    pub queue: &'q Queue,
-    pub file: &'q MappedFile,
-}
-
-impl<'q> Words<'q> {
-    pub fn frame(&self, at: u64, bytes: u32) -> Frame<'q> {
-        self.queue.frame(self.file, at, bytes)
-    }
-}
-
-impl place::CommitWords for Words<'_> {
-    #[inline]
-    fn size(&self) -> u64 {
-        self.file.size()
-    }
-
-    #[inline]
-    fn load(&self, at: u64) -> u32 {
-        u32::from_le(self.file.word(at).load(Ordering::Acquire))
-    }
-
-    #[inline]
-    fn try_place(&self, at: u64, word: u32) -> std::result::Result<(), u32> {
-        let placed = self.file.word(at).compare_exchange(0, word.to_le(), Ordering::AcqRel, Ordering::Acquire);
-        placed.map(drop).map_err(u32::from_le)
-    }
-
-    fn finish_padding(&self, at: u64, frame_bytes: u32) {
-        self.queue.publish_padding(self.frame(at, frame_bytes));
-    }
-
-    #[inline]
-    fn hint(&self) -> u64 {
-        self.file.reserved().load(Ordering::Acquire)
-    }
-
-    #[inline]
-    fn set_hint(&self, at: u64) {
-        // Not a maximum in one step: a hint lost or set back costs a longer walk once, the step would cost each append.
-        if self.hint() < at {
-            self.file.reserved().store(at, Ordering::Release);
-        }
-    }
-
-    fn give_way(&self) {
-        give_way(|| self.hint());
     }
 }

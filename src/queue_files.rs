@@ -2,9 +2,10 @@
 //! prepared.
 
 use crate::directory::Directory;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Status};
 use crate::file_table::FileTable;
 use crate::mapped_file::MappedFile;
+use crate::pool::Pool;
 use crate::stats::Counters;
 use parking_lot::Condvar;
 use std::os::fd::AsFd;
@@ -19,6 +20,8 @@ pub(crate) struct QueueFiles {
     pub generation: u64,
     pub directory: Directory,
     pub table: FileTable,
+    /// STAGED: where appends store.
+    pub pool: Option<Arc<Pool>>,
     pub counters: Counters,
     /// Where the writer was when it last asked for attention.
     pub writer_at: AtomicU64,
@@ -32,12 +35,13 @@ pub(crate) struct QueueFiles {
 }
 
 impl QueueFiles {
-    pub fn new(directory: Directory, table: FileTable, writer_at: u64) -> QueueFiles {
+    pub fn new(directory: Directory, table: FileTable, pool: Option<Arc<Pool>>, writer_at: u64) -> QueueFiles {
         static GENERATION: AtomicU64 = AtomicU64::new(1);
         QueueFiles {
             generation: GENERATION.fetch_add(1, Ordering::Relaxed),
             directory,
             table,
+            pool,
             counters: Counters::default(),
             writer_at: AtomicU64::new(writer_at),
             prefaulted_to: AtomicU64::new(writer_at),
@@ -60,19 +64,42 @@ impl QueueFiles {
     pub fn create(&self, start: u64, wanted: impl Fn() -> bool) -> Result<Arc<MappedFile>> {
         let len = self.table.file_bytes();
         let fd = self.directory.create_temporary(start, len)?;
-        let map = self.directory.map(fd.as_fd(), start, len, true).inspect_err(|_| {
-            self.directory.remove_temporary(start);
-        })?;
+        let map = match &self.pool {
+            None => self.directory.map(fd.as_fd(), start, len, true),
+            Some(pool) => pool.memory(&self.directory, start, len),
+        };
+        let map = map.inspect_err(|_| self.directory.remove_temporary(start))?;
         if !wanted() {
             self.directory.remove_temporary(start);
             return Err(Error::closed());
         }
-        let file = Arc::new(MappedFile::new(self.directory.os.clone(), start, map));
+        let os = self.directory.os.clone();
+        let file = Arc::new(match self.pool {
+            None => MappedFile::new(os, start, map),
+            Some(_) => MappedFile::staged(os, start, map, fd),
+        });
         if len >= HUGE_PAGE_BYTES {
             file.prefer_huge_pages();
         }
         self.directory.publish_temporary(start)?;
         Ok(file)
+    }
+
+    /// Puts `[at, at + len)` of a file on stable storage; in STAGED, everything that was written to it.
+    pub fn sync(&self, file: &MappedFile, at: u64, len: u64) -> Result<()> {
+        let synced = match self.pool {
+            None => file.sync(at, len),
+            // Opened again, as a descriptor per file that is not flushed might be too many. An error that nobody was told
+            // of yet is told to whoever opens the file next (fsync(2)); the other one who may be is `make_durable`.
+            Some(_) => {
+                let fd = self.directory.open_file(file.start(), true)?;
+                self.directory.os.sync_data(fd.as_fd())
+            }
+        };
+        synced.map_err(|cause| {
+            let name = self.directory.name(file.start());
+            Error::system(format_args!("{name}: syncing"), cause).with_status(Status::Io)
+        })
     }
 
     /// Makes a new file's blocks and its name durable.

@@ -7,7 +7,7 @@ use crate::error::{Error, Result, Status};
 use crate::mapped_file::MappedFile;
 use crate::options::Format;
 use crate::place::CommitWords;
-use crate::queue::{Queue, Words};
+use crate::queue::Queue;
 use crate::record::{ALIGNMENT, CLAIMED, HEADER_BYTES, Kind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -116,7 +116,7 @@ impl Queue {
             let message = format!("offset {offset} is below the first one, {}", self.first_offset);
             return Err(Error::new(Status::NotFound, message));
         }
-        if offset >= self.advance_wrote(offset.saturating_add(1)) {
+        if offset >= self.committed(offset.saturating_add(1)) {
             return Err(Error::new(Status::End, "nothing is committed at this offset yet"));
         }
         Ok(())
@@ -137,7 +137,7 @@ impl Queue {
                 offset = file.end(); // too little for a header is padding
                 continue;
             }
-            let word = Words { queue: self, file: &file }.load(at);
+            let word = self.words(&file).load(at);
             let bytes = word & !CLAIMED;
             if u64::from(bytes) < HEADER_BYTES || u64::from(bytes) > rest {
                 return Err(no_record(offset));
@@ -188,6 +188,10 @@ impl Reader {
             queue.check_open()?;
             if cancelled.load(Ordering::Acquire) {
                 return Err(Error::new(Status::Closed, "the reader is closed"));
+            }
+            if !matches!(deadline, Deadline::Now) {
+                // A failure is for those who write: what is committed can be read on.
+                let _ = queue.commit_staged(offset.saturating_add(1), deadline);
             }
             match queue.view_from(likely, offset) {
                 Ok(view) => Ok(Some(view)),

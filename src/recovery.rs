@@ -14,12 +14,12 @@ use crate::frame::Frame;
 use crate::log::{self, Level};
 use crate::mapped_file::MappedFile;
 use crate::meta::Meta;
-use crate::options::{Format, MOST_OFFSET, Options};
-use crate::os::{Os, prepare_barriers};
+use crate::options::{Format, MOST_OFFSET, Mode, Options};
+use crate::os::{Os, prepare_barriers, read_all};
+use crate::pool::Pool;
 use crate::queue::{Queue, Recovered};
 use crate::raw;
 use crate::record::{CLAIMED, HEADER_BYTES, step};
-use crate::tail::{Place, Tail};
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -70,6 +70,7 @@ fn create(directory: Directory, options: &Options) -> Result<Queue> {
     let file_bytes = options.new_file_bytes();
     let first_offset = options.start_offset - options.start_offset % file_bytes;
     let os = directory.os.clone();
+    let pool = open_pool(&directory, options, file_bytes)?;
     let seed = os.random().map_err(|cause| Error::system("a random seed", cause))?;
     let (format, filler) = (options.format, options.filler);
     let meta = Meta { format, filler, file_bytes, seed, created_ms: os.now_ms() };
@@ -77,10 +78,10 @@ fn create(directory: Directory, options: &Options) -> Result<Queue> {
     directory.create_checkpoint(&checkpoint)?;
     let place = directory.place()?;
     directory.create_tail(place, first_offset)?;
-    let tail = begin_tail(&directory, place, first_offset)?;
+    let tail = Some(directory.begin_tail(place, first_offset)?);
     directory.write_meta(&meta)?;
-    let (files, end, tail) = (VecDeque::new(), first_offset, Some(tail));
-    Queue::assemble(Recovered { directory, files, meta, end, checkpoint, tail }, options)
+    let (files, end) = (VecDeque::new(), first_offset);
+    Queue::assemble(Recovered { directory, files, meta, end, checkpoint, tail, pool }, options)
 }
 
 fn open_existing(directory: Directory, meta: Meta, mut listed: Vec<Listed>, options: &Options) -> Result<Queue> {
@@ -88,8 +89,16 @@ fn open_existing(directory: Directory, meta: Meta, mut listed: Vec<Listed>, opti
     let checkpoint = directory.read_checkpoint()?;
     let empty_last = listed.pop_if(|last| last.len == 0);
     check_files(&directory, &meta, &checkpoint, &listed)?;
-    let writable = !options.read_only;
-    let mut files = listed.iter().map(|file| map_file(&directory, file, writable)).collect::<Result<VecDeque<_>>>()?;
+    let pool = open_pool(&directory, options, meta.file_bytes)?;
+    let changes = |file: &Listed| match options.mode {
+        _ if options.read_only => Changes::None,
+        Mode::Mmap => Changes::Mapped,
+        // Below the durable offset nothing is changed.
+        Mode::Staged if file.start + meta.file_bytes <= checkpoint.durable => Changes::None,
+        Mode::Staged => Changes::Written,
+    };
+    let files = listed.iter().map(|file| map_file(&directory, file, changes(file)));
+    let mut files = files.collect::<Result<VecDeque<_>>>()?;
 
     let place = directory.place()?;
     let tail = directory.read_tail()?;
@@ -105,7 +114,7 @@ fn open_existing(directory: Directory, meta: Meta, mut listed: Vec<Listed>, opti
     let made_ahead = split_off_made_ahead(&mut files, end.offset);
     if options.read_only {
         // What was made ahead of the writer stays on disk, but the log does not go on in it.
-        let recovered = Recovered { directory, files, meta, end: end.offset, checkpoint, tail: None };
+        let recovered = Recovered { directory, files, meta, end: end.offset, checkpoint, tail: None, pool: None };
         return Queue::assemble(recovered, options);
     }
     if !checkpoint.clean {
@@ -123,9 +132,12 @@ fn open_existing(directory: Directory, meta: Meta, mut listed: Vec<Listed>, opti
     settle(&directory, &meta, &files, checkpoint.durable, &end)?;
     // Whoever crashes from here on leaves a queue that is not clean.
     let checkpoint = Checkpoint { epoch: checkpoint.epoch + 1, clean: false, ..checkpoint };
-    let tail = Some(begin_tail(&directory, place, end.offset)?);
+    let tail = Some(directory.begin_tail(place, end.offset)?);
     directory.write_checkpoint(&checkpoint)?;
-    Queue::assemble(Recovered { directory, files, meta, end: end.offset, checkpoint, tail }, options)
+    if let Some(pool) = &pool {
+        stage(&directory, &mut files, end.offset, pool)?;
+    }
+    Queue::assemble(Recovered { directory, files, meta, end: end.offset, checkpoint, tail, pool }, options)
 }
 
 /// Takes out the files that lie behind the end. The first file stays even if it is empty.
@@ -180,11 +192,57 @@ fn check_files(directory: &Directory, meta: &Meta, checkpoint: &Checkpoint, list
     }
 }
 
-fn map_file(directory: &Directory, file: &Listed, writable: bool) -> Result<Arc<MappedFile>> {
-    let fd = directory.open_file(file.start, writable)?;
-    let map = directory.map(fd.as_fd(), file.start, file.len, writable)?;
-    let mapped = MappedFile::new(directory.os.clone(), file.start, map);
-    Ok(Arc::new(mapped))
+/// How recovery changes a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Changes {
+    None,
+    Mapped,
+    /// STAGED: in copies of its pages, which are written back.
+    Written,
+}
+
+fn map_file(directory: &Directory, file: &Listed, changes: Changes) -> Result<Arc<MappedFile>> {
+    let fd = directory.open_file(file.start, changes != Changes::None)?;
+    let os = directory.os.clone();
+    Ok(Arc::new(if changes == Changes::Written {
+        let map = directory.map_copy(fd.as_fd(), file.start, file.len)?;
+        MappedFile::staged(os, file.start, map, fd)
+    } else {
+        let map = directory.map(fd.as_fd(), file.start, file.len, changes == Changes::Mapped)?;
+        MappedFile::new(os, file.start, map)
+    }))
+}
+
+fn open_pool(directory: &Directory, options: &Options, file_bytes: u64) -> Result<Option<Arc<Pool>>> {
+    options.is_staged().then(|| Pool::open(&*directory.os, options, file_bytes)).transpose()
+}
+
+/// STAGED: from here on the files are mapped for reading only, and what lies behind the end of the log is private memory.
+fn stage(directory: &Directory, files: &mut VecDeque<Arc<MappedFile>>, end: u64, pool: &Arc<Pool>) -> Result<()> {
+    let os = &directory.os;
+    let unfinished = if files.back().is_some_and(|last| end < last.end()) { files.pop_back() } else { None };
+    for file in files.iter() {
+        file.release()
+            .map_err(|cause| Error::system(format_args!("{}: mapping", directory.name(file.start())), cause))?;
+    }
+    let Some(last) = unfinished else { return Ok(()) };
+    let (start, len, used) = (last.start(), last.size(), end - last.start());
+    let system = |cause| Error::system(format_args!("{}: reading its last page", directory.name(start)), cause);
+    let fd = directory.open_file(start, true)?;
+    let map = pool.memory(directory, start, len)?;
+    let whole_pages = used - used % os.page_size() as u64;
+    if whole_pages > 0 {
+        os.map_over(&map, fd.as_fd(), 0, whole_pages as usize).map_err(system)?;
+    }
+    let mut bytes = vec![0; (used - whole_pages) as usize];
+    read_all(&**os, fd.as_fd(), &mut bytes, whole_pages).map_err(system)?;
+    let file = MappedFile::staged(os.clone(), start, map, fd);
+    // SAFETY: nobody else has this memory yet.
+    unsafe { file.write(whole_pages, &bytes) };
+    file.hold_buffer(pool.take());
+    file.set_entry_durable();
+    files.push_back(Arc::new(file));
+    Ok(())
 }
 
 fn check_end(
@@ -275,6 +333,10 @@ fn settle(
     end: &End,
 ) -> Result<()> {
     directory.sync()?;
+    let write_back = |file: &MappedFile, at: u64, len: u64| {
+        let written = file.write_back(at, len);
+        written.map_err(|cause| Error::system(format_args!("{}: writing", directory.name(file.start())), cause))
+    };
     let sync = |file: &MappedFile, at: u64, len: u64| {
         let synced = file.sync(at, len);
         synced.map_err(|cause| Error::system(format_args!("{}: syncing", directory.name(file.start())), cause))
@@ -285,6 +347,7 @@ fn settle(
         // SAFETY: the lock is held and the queue is not open yet: nobody else writes, and nothing past the end is
         // published.
         unsafe { last.zero(cut, (used - cut) as usize) };
+        write_back(last, cut, used - cut)?;
         // To the file's end even where it was zero: an open that died here may have zeroed the page cache only.
         if cut < last.size() {
             sync(last, cut, last.size() - cut)?;
@@ -296,6 +359,7 @@ fn settle(
         let frame = Frame { file, seed: meta.seed, at, bytes: frame };
         frame.fill_padding(directory.os.now_ms()); // it has no owner any more
         frame.publish();
+        write_back(file, at, step(frame.bytes))?;
     }
     for file in files {
         file.set_entry_durable();
@@ -314,13 +378,8 @@ fn dirty_again(directory: &Directory, file: &MappedFile, durable: u64, end: u64)
     let until = end.clamp(file.start(), file.end());
     for at in (from..until).step_by(STEP_BYTES) {
         let len = (until - at).min(STEP_BYTES as u64);
-        let readied = file.populate(at - file.start(), len);
+        let readied = file.dirty(at - file.start(), len);
         readied.map_err(|cause| Error::system(directory.name(file.start()), cause))?;
     }
     Ok(())
-}
-
-fn begin_tail(directory: &Directory, place: Place, committed: u64) -> Result<Tail> {
-    let map = directory.begin_tail(place, committed)?;
-    Ok(Tail::over(MappedFile::new(directory.os.clone(), 0, map)))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 pub const CREATION_BUCKETS: usize = 24;
 
-/// A moment's counters. All but `prefaulted_to` and the claims count from the open.
+/// A moment's counters. All but `prefaulted_to`, `pool_free` and the claims count from the open.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
     /// Records, and their payload bytes, below `committed`.
@@ -33,6 +33,11 @@ pub struct Stats {
     /// `[i]` counts creations that took less than 2^i us and not less than half of that; the last one also all that
     /// took longer.
     pub creation_us: [u64; CREATION_BUCKETS],
+    /// STAGED: times an append or a get-last found no buffer free / gave up for that reason, at once or at its deadline;
+    /// buffers that are free now.
+    pub pool_waits: u64,
+    pub pool_refusals: u64,
+    pub pool_free: u64,
 }
 
 /// The counters as they are kept; all relaxed, as nothing is ordered by them.
@@ -47,6 +52,8 @@ pub(crate) struct Counters {
     pub slow_creations: AtomicU64,
     pub failed_creations: AtomicU64,
     pub self_served_creations: AtomicU64,
+    pub pool_waits: AtomicU64,
+    pub pool_refusals: AtomicU64,
     creation_us: [AtomicU64; CREATION_BUCKETS],
 }
 
@@ -75,6 +82,8 @@ impl Counters {
             failed_creations: read(&self.failed_creations),
             self_served_creations: read(&self.self_served_creations),
             creation_us: self.creation_us.each_ref().map(read),
+            pool_waits: read(&self.pool_waits),
+            pool_refusals: read(&self.pool_refusals),
             ..Stats::default()
         }
     }

@@ -1,7 +1,10 @@
 //! `.mfq/tail`: where the queue was last open for writing and, in RAW, how far it got.
 
 use crate::mapped_file::MappedFile;
+use crate::os::{Os, write_all};
 use crate::sealed::{seal, unseal};
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 
 /// Tells whether the page cache that held the last writes is still the same one: same boot, same mount.
@@ -49,6 +52,11 @@ impl Tail {
     pub fn set_committed(&self, offset: u64) {
         self.0.long_word(Self::COMMITTED_AT).store(offset.to_le(), Ordering::Release);
     }
+}
+
+/// STAGED: the same page as a file, as no store goes through a mapping there.
+pub(crate) fn write_committed(os: &dyn Os, tail: BorrowedFd<'_>, offset: u64) -> io::Result<()> {
+    write_all(os, tail, &offset.to_le_bytes(), Tail::COMMITTED_AT)
 }
 
 #[cfg(test)]

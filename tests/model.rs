@@ -3,7 +3,9 @@
 
 mod support;
 
-use mfq::{Claim, Deadline, Error, Filler, Format, Options, Queue, ReadOutcome, Reader, Span, Status, View, Which, os};
+use mfq::{
+    Claim, Deadline, Error, Filler, Format, Mode, Options, Queue, ReadOutcome, Reader, Span, Status, View, Which, os,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::path::Path;
@@ -301,8 +303,11 @@ fn shown(view: &View) -> &[u8] {
 }
 
 impl<'a> Pair<'a> {
-    fn open(path: &'a Path, format: Format, filler: Filler) -> Pair<'a> {
-        let options = Options { file_size: FILE, start_offset: MIN + 5, format, filler, ..Options::default() };
+    /// In STAGED nothing is committed but by `settle`, and there are buffers for whatever an open claim holds up.
+    fn open(path: &'a Path, format: Format, filler: Filler, mode: Mode) -> Pair<'a> {
+        let (pool_buffers, commit_interval_ms) = (10_000, u32::MAX);
+        let staged = Options { mode, pool_buffers, commit_interval_ms, ..Options::default() };
+        let options = Options { file_size: FILE, start_offset: MIN + 5, format, filler, ..staged };
         let queue = Queue::open(os::native(), path, &options).unwrap();
         let model = Model { format, filler, frames: vec![], bytes: vec![], end: MIN, flushed: MIN };
         let readers = (0..3).map(|_| (Reader::open(&queue, MIN).unwrap(), MIN)).collect();
@@ -321,6 +326,11 @@ impl<'a> Pair<'a> {
     /// In RAW an open claim keeps everybody out.
     fn excluded(&self) -> bool {
         self.model.is_raw() && !self.claims.is_empty()
+    }
+
+    /// Commits what is complete.
+    fn settle(&self) {
+        assert_eq!(self.queue.wait(Which::Committed, self.model.committed(), now()), Ok(()));
     }
 
     fn apply(&mut self, op: &Op) {
@@ -429,6 +439,7 @@ impl<'a> Pair<'a> {
             }
             Op::Reopen => self.reopen(),
         }
+        self.settle();
         self.check_offsets();
     }
 
@@ -547,7 +558,7 @@ impl<'a> Pair<'a> {
         assert!(offsets.wrote <= offsets.reserved, "{offsets:?}");
     }
 
-    /// Claims that are open become padding (in RAW nothing); everything else is there again.
+    /// Claims that are open become padding (in RAW nothing); everything else is there again, in whichever mode.
     fn reopen(&mut self) {
         self.queue.begin_close();
         assert_eq!(self.queue.append(b"late").map_err(status), Err(Status::Closed));
@@ -561,6 +572,7 @@ impl<'a> Pair<'a> {
                 self.model.frames[frame].content = Content::Padding;
             }
         }
+        self.options.mode = if self.options.mode == Mode::Mmap { Mode::Staged } else { Mode::Mmap };
         self.queue = Queue::open(os::native(), self.path, &self.options).unwrap();
         self.model.end = self.model.settled_end();
         self.model.flushed = self.model.end;
@@ -582,9 +594,9 @@ impl<'a> Pair<'a> {
     }
 }
 
-fn run(format: Format, filler: Filler, ops: &[Op]) {
+fn run(format: Format, filler: Filler, mode: Mode, ops: &[Op]) {
     let directory = tempfile::tempdir().unwrap();
-    let mut pair = Pair::open(directory.path(), format, filler);
+    let mut pair = Pair::open(directory.path(), format, filler, mode);
     ops.iter().for_each(|op| pair.apply(op));
     pair.check_all();
     pair.reopen();
@@ -592,21 +604,25 @@ fn run(format: Format, filler: Filler, ops: &[Op]) {
     pair.check_all();
 }
 
+fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![Just(Mode::Mmap), Just(Mode::Staged)]
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn record_does_what_a_list_of_records_does(ops in vec(op(), 1..150)) {
-        run(Format::Record, Filler::Zero, &ops);
+    fn record_does_what_a_list_of_records_does(mode in mode(), ops in vec(op(), 1..150)) {
+        run(Format::Record, Filler::Zero, mode, &ops);
     }
 
     #[test]
-    fn raw_does_what_a_run_of_bytes_does(ops in vec(op(), 1..150)) {
-        run(Format::Raw, Filler::Zero, &ops);
+    fn raw_does_what_a_run_of_bytes_does(mode in mode(), ops in vec(op(), 1..150)) {
+        run(Format::Raw, Filler::Zero, mode, &ops);
     }
 
     #[test]
-    fn raw_with_rocketmq_blanks_does_what_a_run_of_bytes_does(ops in vec(op(), 1..150)) {
-        run(Format::Raw, Filler::RocketMq, &ops);
+    fn raw_with_rocketmq_blanks_does_what_a_run_of_bytes_does(mode in mode(), ops in vec(op(), 1..150)) {
+        run(Format::Raw, Filler::RocketMq, mode, &ops);
     }
 }

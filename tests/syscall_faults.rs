@@ -39,12 +39,14 @@ fn errnos(call: Call) -> &'static [i32] {
         Call::ReadAt => &[EIO, EINTR, EAGAIN, EISDIR, EOVERFLOW],
         Call::WriteAt => &[EIO, ENOSPC, EDQUOT, EFBIG, EINTR, EPERM, EROFS, EAGAIN],
         Call::SyncDirectory | Call::SyncData => &[EIO, ENOSPC, EDQUOT, EROFS, EINTR, EINVAL],
-        Call::Map => &[ENOMEM, EACCES, EAGAIN, ENFILE, EPERM, ENODEV, EOVERFLOW],
+        Call::Map | Call::MapPrivate | Call::MapOver => &[ENOMEM, EACCES, EAGAIN, ENFILE, EPERM, ENODEV, EOVERFLOW],
         Call::Advise => &[EAGAIN, EINVAL, EIO, ENOMEM, EPERM, EFAULT, EHWPOISON],
         Call::SyncRange => &[EIO, EBUSY, ENOMEM, ENOSPC, EDQUOT, EROFS],
         Call::BootId => &[EACCES, EMFILE, ENFILE, ENOMEM, EIO],
         Call::MountId => &[EACCES, ENOMEM, ENOSYS, EPERM, EIO],
         Call::Random => &[EAGAIN, EINTR, ENOSYS],
+        Call::LockMemory => &[ENOMEM, EPERM, EAGAIN],
+        Call::Clock => &[],
     }
 }
 

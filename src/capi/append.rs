@@ -16,7 +16,7 @@ use crate::error::{Error, Status};
 ///
 /// Errors: INVALID, CLOSED, TOO_LARGE, TIMEOUT (no file within append_timeout_ms, or at once under MFQ_OPEN_NO_WAIT),
 /// NO_SPACE, NO_MEMORY, IO (the next file could not be created), UNSUPPORTED (the file system cannot reserve blocks), BUSY
-/// (RAW: a claim is open), READ_ONLY, POISONED. After any of them nothing was appended. After NOT_DURABLE it was, and
+/// (RAW: a claim is open; MFQ_OPEN_POOL_FAIL_FAST: no buffer is free), READ_ONLY, POISONED. After any of them nothing was appended. After NOT_DURABLE it was, and
 /// `at` is written.
 ///
 /// Threads: any number at once; in RECORD none waits for another one's copy.

@@ -64,7 +64,13 @@ pub const MFQ_FILLER_ROCKETMQ: u32 = 1;
 
 /// mode: appends store into the shared mapping of the file.
 pub const MFQ_MMAP: u32 = 0;
-/// mode: appends store into private buffers that are written to the file later. MFQ_E_UNSUPPORTED in this version.
+/// mode: appends store into private memory, a buffer of a file's size out of a pool, and what is complete is written to
+/// the file every commit_interval_ms, or at once when somebody waits for it: mfq_wait for MFQ_COMMITTED, mfq_reader_next
+/// with a timeout_ms, mfq_flush, mfq_close. A record can be read once it is committed. No store goes through a mapping of
+/// a file, so a failing device is an error and no signal on append: the first write that fails poisons the queue.
+///
+/// What is not committed is lost when the process dies: at most the appends of one interval, and of the time a write takes.
+/// Everything committed survives the process as in MFQ_MMAP. A queue can be opened in one mode today, in the other tomorrow.
 pub const MFQ_STAGED: u32 = 1;
 
 /// flush_policy: only mfq_flush and mfq_close bring data to stable storage (the kernel does so too, in its own time).
@@ -89,9 +95,12 @@ pub const MFQ_OPEN_ADOPT: u32 = 8;
 pub const MFQ_OPEN_STRICT: u32 = 16;
 /// flags: open a damaged queue with what can be saved. MFQ_E_UNSUPPORTED in this version.
 pub const MFQ_OPEN_SALVAGE: u32 = 32;
-/// flags (STAGED): lock the buffers into memory. MFQ_E_UNSUPPORTED in this version.
+/// flags (MFQ_STAGED): the buffers are locked into memory; MFQ_E_NO_MEMORY from mfq_open if all of them together cannot be
+/// (RLIMIT_MEMLOCK). In MFQ_MMAP it is MFQ_E_INVALID.
 pub const MFQ_OPEN_LOCK_POOL: u32 = 64;
-/// flags (STAGED): fail instead of waiting for a free buffer. MFQ_E_UNSUPPORTED in this version.
+/// flags (MFQ_STAGED): an append that needs a new file and finds no buffer free for it answers MFQ_E_BUSY at once, and asks
+/// for a commit, which frees those of full files. Otherwise it asks and waits, at most append_timeout_ms. In MFQ_MMAP it is
+/// MFQ_E_INVALID.
 pub const MFQ_OPEN_POOL_FAIL_FAST: u32 = 128;
 
 /// ---- OTHER NUMBERS ---------------------------------------------------------------------------------

@@ -60,6 +60,9 @@ pub fn stats(stats: &Stats) -> mfq_stats_t {
         oldest_claim_age_ms,
         prefaulted_to,
         creation_us,
+        pool_waits,
+        pool_refusals,
+        pool_free,
     } = stats;
     mfq_stats_t {
         struct_size: HOSTS_OWN,
@@ -79,5 +82,8 @@ pub fn stats(stats: &Stats) -> mfq_stats_t {
         oldest_claim_age_ms,
         prefaulted_to,
         creation_us,
+        pool_waits,
+        pool_refusals,
+        pool_free,
     }
 }

@@ -92,7 +92,7 @@ pub struct mfq_options_t {
     /// In RAW, what fills the rest of a full file: MFQ_FILLER_ZERO or MFQ_FILLER_ROCKETMQ. An old queue must have been
     /// created with the same.
     pub filler: u32,
-    /// MFQ_MMAP.
+    /// MFQ_MMAP or MFQ_STAGED. Not a property of the queue: each open chooses.
     pub mode: u32,
     /// MFQ_FLUSH_NONE.
     pub flush_policy: u32,
@@ -104,9 +104,11 @@ pub struct mfq_options_t {
     pub append_timeout_ms: i32,
     /// How many files are kept ready ahead of the writer: 0 means 2. At most 64; with MFQ_FILLER_ROCKETMQ at most 2.
     pub files_ahead: u32,
-    /// MFQ_STAGED: 0 means 5.
+    /// MFQ_STAGED: how many buffers there are, of a file's size each; 0 means 5, 1 is MFQ_E_INVALID. A file has one from when
+    /// it is asked for, ahead of the writer, until it is full and committed; an open claim keeps that of its file and all
+    /// behind it.
     pub pool_buffers: u32,
-    /// MFQ_STAGED: 0 means 200. Negative is MFQ_E_INVALID.
+    /// MFQ_STAGED: how long a record may wait for its commit; 0 means 200. Negative is MFQ_E_INVALID.
     pub commit_interval_ms: i32,
     /// Of files that are created, as in chmod, whatever the umask: 0 means 0600. The owner has to be able to read
     /// and write (06xx), and there are no bits above 0777.
@@ -193,4 +195,10 @@ pub struct mfq_stats_t {
     /// How long creations took: [i] counts those that took less than 2^i microseconds and not less than 2^(i-1), the last
     /// one all that took longer.
     pub creation_us: [u64; MFQ_CREATION_BUCKETS],
+    /// MFQ_STAGED: how often an append or a get-last found no buffer free for the next file.
+    pub pool_waits: u64,
+    /// MFQ_STAGED: how often one failed for that reason: at once (MFQ_OPEN_POOL_FAIL_FAST), or because none came in time.
+    pub pool_refusals: u64,
+    /// MFQ_STAGED: buffers that are free now: neither held by a file nor promised to one that is asked for.
+    pub pool_free: u64,
 }

@@ -25,6 +25,9 @@ pub enum Call {
     SyncDirectory,
     SyncData,
     Map,
+    MapPrivate,
+    MapOver,
+    LockMemory,
     Advise,
     SyncRange,
     BootId,
@@ -35,7 +38,8 @@ pub enum Call {
 }
 
 impl Call {
-    pub const ALL: [Call; 18] = [
+    /// Those that can fail.
+    pub const ALL: [Call; 21] = [
         Call::Open,
         Call::MakeDirectory,
         Call::Stat,
@@ -49,6 +53,9 @@ impl Call {
         Call::SyncDirectory,
         Call::SyncData,
         Call::Map,
+        Call::MapPrivate,
+        Call::MapOver,
+        Call::LockMemory,
         Call::Advise,
         Call::SyncRange,
         Call::BootId,
@@ -237,6 +244,21 @@ impl Os for FaultyOs {
     fn map(&self, fd: BorrowedFd<'_>, len: usize, writable: bool) -> io::Result<MmapRaw> {
         self.enter(Call::Map)?;
         self.inner.map(fd, len, writable)
+    }
+
+    fn map_private(&self, file: Option<BorrowedFd<'_>>, len: usize) -> io::Result<MmapRaw> {
+        self.enter(Call::MapPrivate)?;
+        self.inner.map_private(file, len)
+    }
+
+    fn map_over(&self, map: &MmapRaw, file: BorrowedFd<'_>, offset: usize, len: usize) -> io::Result<()> {
+        self.enter(Call::MapOver)?;
+        self.inner.map_over(map, file, offset, len)
+    }
+
+    fn lock_memory(&self, map: &MmapRaw) -> io::Result<()> {
+        self.enter(Call::LockMemory)?;
+        self.inner.lock_memory(map)
     }
 
     fn advise(&self, map: &MmapRaw, advice: Advice, offset: usize, len: usize) -> io::Result<()> {

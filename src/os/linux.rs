@@ -192,6 +192,32 @@ impl Os for Linux {
         if writable { options.map_raw(fd.as_raw_fd()) } else { options.map_raw_read_only(fd.as_raw_fd()) }
     }
 
+    fn map_private(&self, file: Option<BorrowedFd<'_>>, len: usize) -> io::Result<MmapRaw> {
+        let mut options = memmap2::MmapOptions::new();
+        options.len(len);
+        match file {
+            None => options.map_anon().map(MmapRaw::from),
+            // SAFETY: it becomes a `MmapRaw` at once: nobody makes a reference to it.
+            Some(file) => unsafe { options.map_copy(file.as_raw_fd()) }.map(MmapRaw::from),
+        }
+    }
+
+    fn map_over(&self, map: &MmapRaw, file: BorrowedFd<'_>, offset: usize, len: usize) -> io::Result<()> {
+        assert!(offset <= map.len() && len <= map.len() - offset);
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+        let at = map.as_mut_ptr().wrapping_add(offset);
+        // SAFETY: the range lies in `map` (asserted), which unmaps all of it when it is dropped, whatever is there then.
+        let mapped =
+            unsafe { libc::mmap(at.cast(), len, libc::PROT_READ, flags, file.as_raw_fd(), offset as libc::off_t) };
+        if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    fn lock_memory(&self, map: &MmapRaw) -> io::Result<()> {
+        // SAFETY: the range is that of a mapping; locking changes no byte of it.
+        check(unsafe { libc::mlock2(map.as_ptr().cast(), map.len(), libc::MLOCK_ONFAULT) })?;
+        Ok(())
+    }
+
     fn advise(&self, map: &MmapRaw, advice: Advice, offset: usize, len: usize) -> io::Result<()> {
         map.advise_range(advice, offset, len)
     }

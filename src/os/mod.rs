@@ -10,11 +10,13 @@ mod barrier;
 mod faults;
 mod linux;
 mod threads;
+mod whole;
 
 pub use barrier::{heavy_barrier, light_barrier, prepare_barriers};
 pub use faults::{Call, Fault, FaultyOs};
 pub use linux::native;
 pub(crate) use threads::spawn;
+pub(crate) use whole::{read_all, write_all};
 
 pub use memmap2::{Advice, MmapRaw};
 use std::ffi::OsString;
@@ -87,6 +89,14 @@ pub trait Os: Send + Sync {
 
     /// Maps `[0, len)` shared.
     fn map(&self, fd: BorrowedFd<'_>, len: usize, writable: bool) -> io::Result<MmapRaw>;
+    /// Memory of this process alone. Without a file it holds zeros; with one, the file's bytes, each page until it is
+    /// stored to: no store reaches the file.
+    fn map_private(&self, file: Option<BorrowedFd<'_>>, len: usize) -> io::Result<MmapRaw>;
+    /// Puts `[offset, offset + len)` of a file, mapped shared and for reading only, in the place of that part of `map`, in
+    /// one step for whoever reads there.
+    fn map_over(&self, map: &MmapRaw, file: BorrowedFd<'_>, offset: usize, len: usize) -> io::Result<()>;
+    /// Keeps each page of a mapping in memory from its first touch on (mlock2(2), MLOCK_ONFAULT).
+    fn lock_memory(&self, map: &MmapRaw) -> io::Result<()>;
     fn advise(&self, map: &MmapRaw, advice: Advice, offset: usize, len: usize) -> io::Result<()>;
     /// Synchronous msync of the pages that `[offset, offset + len)` touches.
     fn sync_range(&self, map: &MmapRaw, offset: usize, len: usize) -> io::Result<()>;

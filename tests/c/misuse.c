@@ -169,11 +169,12 @@ static void open_refuses_senseless_options(void) {
   REFUSES(flags, UINT32_MAX, MFQ_E_INVALID, "flags");
   REFUSES(file_size, 65537, MFQ_E_INVALID, "file_size");
   REFUSES(file_size, UINT64_MAX, MFQ_E_INVALID, "file_size");
-  REFUSES(mode, MFQ_STAGED, MFQ_E_UNSUPPORTED, "STAGED");
   for (uint32_t policy = MFQ_FLUSH_INTERVAL; policy <= MFQ_FLUSH_EVERY_APPEND; policy++)
     REFUSES(flush_policy, policy, MFQ_E_UNSUPPORTED, "flush_policy");
-  for (uint32_t flag = MFQ_OPEN_ADOPT; flag <= MFQ_OPEN_POOL_FAIL_FAST; flag *= 2)
+  for (uint32_t flag = MFQ_OPEN_ADOPT; flag <= MFQ_OPEN_SALVAGE; flag *= 2)
     REFUSES(flags, flag, MFQ_E_UNSUPPORTED, "flags");
+  for (uint32_t flag = MFQ_OPEN_LOCK_POOL; flag <= MFQ_OPEN_POOL_FAIL_FAST; flag *= 2)
+    REFUSES(flags, flag, MFQ_E_INVALID, "MFQ_STAGED");
   REFUSES(walk, walk, MFQ_E_UNSUPPORTED, "walk");
 
   struct {

@@ -663,6 +663,18 @@ impl Os for SimDisk {
         Ok(map)
     }
 
+    fn map_private(&self, file: Option<BorrowedFd<'_>>, len: usize) -> io::Result<MmapRaw> {
+        self.os.map_private(file, len)
+    }
+
+    fn map_over(&self, map: &MmapRaw, file: BorrowedFd<'_>, offset: usize, len: usize) -> io::Result<()> {
+        self.os.map_over(map, file, offset, len)
+    }
+
+    fn lock_memory(&self, map: &MmapRaw) -> io::Result<()> {
+        self.os.lock_memory(map)
+    }
+
     fn advise(&self, map: &MmapRaw, advice: Advice, offset: usize, len: usize) -> io::Result<()> {
         self.os.advise(map, advice, offset, len)
     }
