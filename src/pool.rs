@@ -26,7 +26,8 @@ struct Counts {
     free: u32,
     /// How often a buffer came back.
     returns: u64,
-    /// Somebody waits for what a commit would bring.
+    /// How many wait for what a commit would bring; who did not want to wait has asked for one commit.
+    waiting: u32,
     asked: bool,
     ended: bool,
 }
@@ -53,7 +54,7 @@ impl Pool {
             let what = format_args!("locking {buffers} buffers of {file_bytes} bytes into memory (RLIMIT_MEMLOCK)");
             locked.map_err(|cause| Error::system(what, cause).with_status(Status::NoMemory))?;
         }
-        let counts = Counts { free: buffers, returns: 0, asked: false, ended: false };
+        let counts = Counts { free: buffers, returns: 0, waiting: 0, asked: false, ended: false };
         let (locked, fail_fast) = (options.lock_pool, options.pool_fail_fast);
         Ok(Arc::new(Pool { locked, fail_fast, counts: Mutex::new(counts), changed: Condvar::new() }))
     }
@@ -87,30 +88,36 @@ impl Pool {
         self.counts.lock().returns
     }
 
-    /// Asks for a commit and waits until more buffers than `seen` came back. `Busy` if the host does not want to wait.
+    /// Asks for commits and waits until more buffers than `seen` came back. `Busy` if the host does not want to wait.
     pub fn wait(&self, seen: u64, deadline: Deadline) -> Result<()> {
         let mut counts = self.counts.lock();
-        counts.asked = true;
-        self.changed.notify_all();
+        self.changed.notify_all(); // for `pause`
         if self.fail_fast {
+            counts.asked = true;
             return Err(Error::new(Status::Busy, "no buffer of the pool is free"));
         }
-        while counts.returns == seen && !counts.ended {
-            if deadline.has_passed() {
-                return Err(Error::new(Status::Timeout, "no buffer of the pool became free within the timeout"));
-            }
+        counts.waiting += 1;
+        let mut in_time = true;
+        while counts.returns == seen && !counts.ended && in_time {
+            in_time = !deadline.has_passed();
             match deadline.instant() {
                 Some(at) => drop(self.changed.wait_until(&mut counts, at)),
                 None => self.changed.wait(&mut counts),
             }
         }
-        Ok(())
+        counts.waiting -= 1;
+        match in_time {
+            true => Ok(()),
+            false => Err(Error::new(Status::Timeout, "no buffer of the pool became free within the timeout")),
+        }
     }
 
-    /// The committing thread's pause, cut short when somebody asks, or at the end.
+    /// The committing thread's pause. It is cut short while somebody waits: what is complete now need not be enough to
+    /// free a buffer, and what follows may be.
     pub fn pause(&self, interval: Duration) {
         let mut counts = self.counts.lock();
-        self.changed.wait_while_for(&mut counts, |counts| !counts.asked && !counts.ended, interval);
+        let pausing = |counts: &mut Counts| counts.waiting == 0 && !counts.asked && !counts.ended;
+        self.changed.wait_while_for(&mut counts, pausing, interval);
         counts.asked = false;
     }
 

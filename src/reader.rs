@@ -189,16 +189,17 @@ impl Reader {
             if cancelled.load(Ordering::Acquire) {
                 return Err(Error::new(Status::Closed, "the reader is closed"));
             }
-            if !matches!(deadline, Deadline::Now) {
+            let not_yet = |view: &Result<View>| view.as_ref().is_err_and(|error| error.status() == Status::End);
+            let waits = !matches!(deadline, Deadline::Now);
+            let mut view = queue.view_from(likely, offset);
+            if not_yet(&view) && waits {
                 // A failure is for those who write: what is committed can be read on.
-                let _ = queue.commit_staged(offset.saturating_add(1), deadline);
+                let _ = queue.commit_staged(u64::MAX, deadline);
+                view = queue.view_from(likely, offset);
             }
-            match queue.view_from(likely, offset) {
-                Ok(view) => Ok(Some(view)),
-                Err(error) if error.status() == Status::End && !matches!(deadline, Deadline::Now) => {
-                    queue.check_not_poisoned().map(|()| None)
-                }
-                Err(error) => Err(error),
+            match view {
+                view if not_yet(&view) && waits => queue.check_not_poisoned().map(|()| None),
+                view => view.map(Some),
             }
         };
         let view = queue.moved.wait(deadline, look)?;

@@ -86,6 +86,25 @@ fn whoever_waits_for_a_record_has_it_committed() {
 }
 
 #[test]
+fn a_reader_that_waits_behind_padding_is_woken_by_the_record_after_it() {
+    let _alone = alone();
+    let dir = scratch();
+    let queue = open(dir.path(), &staged(Format::Record));
+    let first = queue.append(b"leaves a rest").unwrap();
+    let claim = queue.claim(page() as usize - 16).unwrap();
+    commit(&queue); // the padding too
+    assert_eq!(queue.offsets().unwrap().committed, page());
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let mut reader = Reader::open(&queue, first.end).unwrap();
+            next(&mut reader, &queue, GENEROUS_MS).unwrap().offset
+        });
+        queue.commit(claim.id, 1).unwrap();
+        assert_eq!(waiting.join().unwrap(), page());
+    });
+}
+
+#[test]
 fn records_are_committed_at_the_interval() {
     let _alone = alone();
     for format in FORMATS {
@@ -394,7 +413,8 @@ fn writers_and_readers_in_many_threads_see_every_record_once() {
     const RECORDS: u32 = 3_000;
     for pool_buffers in [2, 5] {
         let dir = scratch();
-        let options = Options { pool_buffers, commit_interval_ms: 1, append_timeout_ms: -1, ..staged(Format::Record) };
+        let file_size = 8 * page();
+        let options = Options { file_size, pool_buffers, append_timeout_ms: -1, ..staged(Format::Record) };
         let queue = Queue::open(native(), dir.path(), &options).unwrap();
         thread::scope(|scope| {
             for writer in 0..WRITERS {
