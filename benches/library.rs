@@ -1,7 +1,9 @@
 //! libmfq as a host sees it: the release libmfq.so, opened with dlopen, called through C function pointers. (Called from
 //! the rlib, an append could be inlined into the loop that measures it.)
 
-use mfq::capi::{MFQ_RAW, MFQ_RECORD, mfq_offsets_t, mfq_options_t, mfq_queue_t, mfq_span_t, mfq_stats_t};
+use mfq::capi::{
+    MFQ_COMMITTED, MFQ_RAW, MFQ_RECORD, MFQ_STAGED, mfq_offsets_t, mfq_options_t, mfq_queue_t, mfq_span_t, mfq_stats_t,
+};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -29,6 +31,7 @@ struct Functions {
     close: unsafe extern "C" fn(*mut mfq_queue_t) -> i32,
     append: unsafe extern "C" fn(*mut mfq_queue_t, *const c_void, usize, *mut mfq_span_t) -> i32,
     offsets: unsafe extern "C" fn(*mut mfq_queue_t, *mut mfq_offsets_t) -> i32,
+    wait: unsafe extern "C" fn(*mut mfq_queue_t, i32, u64, i32) -> i32,
     stats: unsafe extern "C" fn(*mut mfq_queue_t, *mut mfq_stats_t) -> i32,
     last_error: unsafe extern "C" fn(*mut c_char, usize) -> usize,
     version: unsafe extern "C" fn() -> *const c_char,
@@ -53,6 +56,7 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
             close: function(symbol(c"mfq_close")),
             append: function(symbol(c"mfq_append")),
             offsets: function(symbol(c"mfq_offsets")),
+            wait: function(symbol(c"mfq_wait")),
             stats: function(symbol(c"mfq_stats")),
             last_error: function(symbol(c"mfq_last_error")),
             version: function(symbol(c"mfq_version")),
@@ -102,12 +106,24 @@ unsafe impl Sync for Queue {}
 
 impl Queue {
     pub fn open(directory: &Path, format: Format, file_bytes: u64) -> Queue {
+        Queue::open_with(directory, format, file_bytes, |_| {})
+    }
+
+    /// In STAGED, committed by `commit` only.
+    pub fn open_staged(directory: &Path, format: Format, file_bytes: u64) -> Queue {
+        Queue::open_with(directory, format, file_bytes, |options| {
+            (options.mode, options.commit_interval_ms) = (MFQ_STAGED, i32::MAX);
+        })
+    }
+
+    fn open_with(directory: &Path, format: Format, file_bytes: u64, choose: impl FnOnce(&mut mfq_options_t)) -> Queue {
         let path = CString::new(directory.as_os_str().as_bytes()).expect("a path without NUL");
         // SAFETY: all zeros is a valid mfq_options_t: the default.
         let mut options: mfq_options_t = unsafe { std::mem::zeroed() };
         options.struct_size = size_of::<mfq_options_t>();
         options.file_size = file_bytes;
         options.format = if format == Format::Raw { MFQ_RAW } else { MFQ_RECORD };
+        choose(&mut options);
         let mut handle = std::ptr::null_mut();
         // SAFETY: the path ends with NUL, the structures are ours.
         check(unsafe { (FUNCTIONS.open)(path.as_ptr(), &options, &mut handle) }, "mfq_open");
@@ -150,6 +166,13 @@ impl Queue {
         }
     }
 
+    /// Returns when everything that was appended is committed.
+    pub fn commit(&self) {
+        const FOR_EVER: i32 = -1;
+        // SAFETY: takes numbers.
+        check(unsafe { (FUNCTIONS.wait)(self.handle, MFQ_COMMITTED, self.reserved(), FOR_EVER) }, "mfq_wait");
+    }
+
     pub fn stats(&self) -> mfq_stats_t {
         // SAFETY: all zeros is a valid mfq_stats_t, and it is ours.
         unsafe {
@@ -182,7 +205,7 @@ impl Queue {
     /// Has the files before the last one give their blocks and pages back, so that disk and page cache stay bounded:
     /// what a removal would do, were there one.
     pub fn empty_old_files(&mut self) {
-        self.stats(); // the library looks no further back than to where it has counted
+        self.commit(); // the library looks no further back than to there
         let last = self.reserved() / self.file_bytes * self.file_bytes;
         self.empty_files_below(last);
     }
@@ -202,7 +225,7 @@ impl Drop for Queue {
             return;
         }
         // Nobody wants these bytes on the disk, and a close would put them there.
-        self.stats();
+        self.commit();
         self.empty_files_below(self.reserved().next_multiple_of(self.file_bytes));
         // SAFETY: takes a number.
         check(unsafe { (FUNCTIONS.close)(self.handle) }, "mfq_close");

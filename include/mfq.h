@@ -507,8 +507,8 @@ mfq_status_t mfq_close(mfq_queue_t *queue);
 // gives the next one, and waits for it as mfq_append does; but a queue that is open for reading only gives the last file,
 // full or not. A queue without files begins at start_offset, rounded down to the file size.
 //
-// Errors: INVALID, CLOSED, TIMEOUT (a later call goes on waiting for the same file), READ_ONLY (there is no file yet),
-// POISONED, NO_SPACE, UNSUPPORTED (the file system cannot reserve blocks), NO_MEMORY, IO.
+// Errors: INVALID, CLOSED, TIMEOUT (a later call goes on waiting for the same file), READ_ONLY (there is no file yet), BUSY
+// (MFQ_OPEN_POOL_FAIL_FAST: no buffer is free), POISONED, NO_SPACE, UNSUPPORTED (the file system cannot reserve blocks), NO_MEMORY, IO.
 //
 // Ownership: the host ends the hold with mfq_file_release, also after mfq_close.
 mfq_status_t mfq_get_last(mfq_queue_t *queue, int32_t timeout_ms, mfq_file_t **file);

@@ -123,7 +123,6 @@ impl Queue {
         let positions = Arc::new(Positions::new(end, checkpoint.durable, pool.is_some()));
         let moved = Arc::new(Event::default());
         let state = Arc::new(AtomicU32::new(if options.read_only { READ_ONLY } else { 0 }));
-        let tail = tail.filter(|_| meta.format == Format::Raw);
         let (tail, staging) = match pool {
             None => (tail.map(|fd| files.directory.map_tail(fd.as_fd())).transpose()?, None),
             Some(pool) => {
@@ -132,6 +131,7 @@ impl Queue {
                     move || poison(&state, 0, &moved, Some(&pool))
                 };
                 let (files, positions, moved) = (files.clone(), positions.clone(), moved.clone());
+                let tail = tail.filter(|_| meta.format == Format::Raw);
                 (None, Some(Arc::new(Staging::new(files, pool, meta, positions, moved, tail, Box::new(poison)))))
             }
         };

@@ -7,7 +7,7 @@
 mod support;
 
 use mfq::os::{Call, Fault};
-use mfq::{Filler, Options, Status};
+use mfq::{Filler, Mode, Options, Status, Which};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -47,9 +47,12 @@ impl Drop for Tmpfs {
     }
 }
 
-fn formats() -> [Options; 2] {
-    let options = Options { file_size: MIB, ..Options::default() };
-    [options.clone(), Options { format: mfq::Format::Raw, filler: Filler::RocketMq, ..options }]
+/// Both formats, in both modes.
+fn formats() -> [Options; 4] {
+    let record = Options { file_size: MIB, ..Options::default() };
+    let raw = Options { format: mfq::Format::Raw, filler: Filler::RocketMq, ..record.clone() };
+    let staged = |options: &Options| Options { mode: Mode::Staged, ..options.clone() };
+    [staged(&record), staged(&raw), record, raw]
 }
 
 /// Takes what space there is. Freed when the file is removed.
@@ -78,6 +81,7 @@ fn append_until_refused(queue: &Opened, appended: &mut Vec<Vec<u8>>) -> mfq::Err
 
 /// RECORD: the records; RAW: all bytes of them, without filler.
 fn is_all_there(queue: &Opened, options: &Options, appended: &[Vec<u8>]) {
+    queue.wait(Which::Committed, queue.offsets().unwrap().wrote, within(GENEROUS_MS)).unwrap();
     if options.format == mfq::Format::Record {
         assert!(read_all(queue) == appended, "what was appended is not what is read");
         return;
@@ -178,7 +182,7 @@ fn a_new_queue_on_a_full_disk_is_no_space_and_works_later() {
 #[test]
 fn an_injected_full_disk_loses_nothing() {
     let _alone = alone();
-    for (options, errno) in formats().into_iter().zip([libc::ENOSPC, libc::EDQUOT]) {
+    for (options, errno) in formats().into_iter().zip([libc::ENOSPC, libc::EDQUOT].repeat(2)) {
         let dir = scratch();
         let queue = open(dir.path(), &options);
         let mut appended = Vec::new();

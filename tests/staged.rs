@@ -332,6 +332,9 @@ fn memory_that_may_not_be_locked_is_an_error_of_open() {
     os.heal();
     let queue = try_open_on(os, dir.path(), &options).unwrap();
     queue.append(b"locked").unwrap();
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let locked = status.lines().find(|line| line.starts_with("VmLck:")).unwrap();
+    assert_ne!(locked.split_whitespace().nth(1), Some("0"), "{locked}");
     queue.os.fail_all(Call::LockMemory, Fault::Errno(libc::EPERM));
     let refused = (0..9).find_map(|_| queue.append(&filling()).err()).expect("a buffer that cannot be locked");
     assert_eq!((refused.status(), refused.errno()), (Status::NoMemory, libc::EPERM));
@@ -496,4 +499,66 @@ fn victim_with_records() {
 #[ignore = "run by after_a_kill_everything_committed_is_there"]
 fn victim_with_bytes() {
     append_and_be_killed(Format::Raw);
+}
+
+/// Kills at any moment: what was seen as committed is there, and what is there is a prefix.
+#[test]
+fn whenever_it_is_killed_what_was_committed_is_there() {
+    let _alone = alone();
+    for (format, test) in
+        FORMATS.into_iter().zip(["victim_that_goes_on_with_records", "victim_that_goes_on_with_bytes"])
+    {
+        for cycle in 0..10 {
+            let dir = scratch();
+            let path = dir.path().join("queue");
+            let victim = victim(test, dir.path());
+            thread::sleep(std::time::Duration::from_millis(cycle * 3)); // whenever
+            victim.kill();
+            let seen = fs::read(dir.path().join("committed")).unwrap();
+            let seen = u64::from_le_bytes(seen.try_into().unwrap());
+            let queue = open(&path, &Options { file_size: 0, ..staged(format) });
+            let committed = queue.offsets().unwrap().committed;
+            assert!(committed >= seen, "{committed} of {seen}");
+            let all = read_all(&queue).concat();
+            let numbers = all.chunks_exact(8).map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap()));
+            let expected = (1..).flat_map(|n: u64| [n; 20]);
+            let kept = numbers.filter(|&n| n != 0); // RAW's filler is zeros
+            assert!(kept.clone().eq(expected.take(kept.count())), "not a prefix");
+            assert!(!all.is_empty() || seen == 0);
+        }
+    }
+}
+
+fn append_until_killed(format: Format) {
+    let Some(path) = victims_directory() else { return };
+    let options = Options { file_size: 2 * page(), commit_interval_ms: 1, append_timeout_ms: -1, ..staged(format) };
+    let queue = Queue::open(native(), &path.join("queue"), &options).unwrap();
+    let noted = fs::File::create(path.join("committed")).unwrap();
+    let note = |offset: u64| std::os::unix::fs::FileExt::write_all_at(&noted, &offset.to_le_bytes(), 0).unwrap();
+    note(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 1u64.. {
+                queue.append(&[n.to_le_bytes(); 20].concat()).unwrap();
+            }
+        });
+        scope.spawn(|| {
+            loop {
+                note(queue.offsets().unwrap().committed);
+            }
+        });
+        wait_to_be_killed("");
+    });
+}
+
+#[test]
+#[ignore = "run by whenever_it_is_killed_what_was_committed_is_there"]
+fn victim_that_goes_on_with_records() {
+    append_until_killed(Format::Record);
+}
+
+#[test]
+#[ignore = "run by whenever_it_is_killed_what_was_committed_is_there"]
+fn victim_that_goes_on_with_bytes() {
+    append_until_killed(Format::Raw);
 }

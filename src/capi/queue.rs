@@ -73,8 +73,8 @@ pub unsafe extern "C" fn mfq_close(queue: *mut mfq_queue_t) -> mfq_status_t {
 /// gives the next one, and waits for it as mfq_append does; but a queue that is open for reading only gives the last file,
 /// full or not. A queue without files begins at start_offset, rounded down to the file size.
 ///
-/// Errors: INVALID, CLOSED, TIMEOUT (a later call goes on waiting for the same file), READ_ONLY (there is no file yet),
-/// POISONED, NO_SPACE, UNSUPPORTED (the file system cannot reserve blocks), NO_MEMORY, IO.
+/// Errors: INVALID, CLOSED, TIMEOUT (a later call goes on waiting for the same file), READ_ONLY (there is no file yet), BUSY
+/// (MFQ_OPEN_POOL_FAIL_FAST: no buffer is free), POISONED, NO_SPACE, UNSUPPORTED (the file system cannot reserve blocks), NO_MEMORY, IO.
 ///
 /// Ownership: the host ends the hold with mfq_file_release, also after mfq_close.
 #[unsafe(no_mangle)]
