@@ -9,11 +9,12 @@
 //! | module | question it answers |
 //! |---|---|
 //! | `capi` | how C calls in, and gets its answers |
-//! | `append` `claim` `reader` `flush` `recovery` | what can be done with a log |
+//! | `append` `claim` `reader` `flush` `policy` `recovery` | what can be done with a log |
 //! | `queue` | what an open queue is, and how it goes from one file to the next |
 //! | `place` `frame` `record` `raw` | how writers share the end of the log; one frame in its file; the bytes of RECORD and of RAW |
 //! | `allocate` `runtime` | who makes files, in which order; what the process has once |
 //! | `queue_files` `file_table` `positions` | one queue's files; which holds an offset; how far they are written |
+//! | `flush_service` `turns` | what is done on a disk with nobody waiting; whose turn it is to sync |
 //! | `directory` `meta` `checkpoint` `tail` `sealed` | names, the lock, the small files in `.mfq` |
 //! | `mapped_file` | one file: its mapping and who holds it |
 //! | `os` | every system call |
@@ -33,6 +34,7 @@ mod error;
 mod event;
 mod file_table;
 mod flush;
+mod flush_service;
 mod frame;
 mod give_way;
 pub mod log;
@@ -41,6 +43,7 @@ mod meta;
 mod options;
 pub mod os;
 mod place;
+mod policy;
 mod positions;
 mod queue;
 mod queue_files;
@@ -52,6 +55,7 @@ mod runtime;
 mod sealed;
 mod stats;
 mod tail;
+mod turns;
 
 pub use claim::{Claim, release_orphan};
 pub use deadline::Deadline;
@@ -59,6 +63,6 @@ pub use error::{Error, Result, Status};
 pub use mapped_file::MappedFile;
 pub use options::{Filler, FlushPolicy, Format, Mode, Options, Walk};
 pub use positions::{FilePositions, Positions};
-pub use queue::{Offsets, Queue, Span, Which};
+pub use queue::{Offsets, OpenQueue, Queue, Span, Which};
 pub use reader::{ReadOutcome, Reader, View};
 pub use stats::{CREATION_BUCKETS, Stats};

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result, Status};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How bytes lie in the files. Chosen when the queue is created.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -148,7 +149,6 @@ impl Options {
     fn refuse_what_comes_later(&self) -> Result<()> {
         let later = [
             (self.mode == Mode::Staged, "mode MFQ_STAGED"),
-            (self.flush_policy != FlushPolicy::None, "a flush_policy other than MFQ_FLUSH_NONE"),
             (self.walk.is_some(), "walk"),
             (self.adopt, "flags: MFQ_OPEN_ADOPT"),
             (self.strict, "flags: MFQ_OPEN_STRICT"),
@@ -183,6 +183,19 @@ impl Options {
             Options { append_timeout_ms: 0, .. } => 5_000, // RocketMQ's limit
             Options { append_timeout_ms, .. } => *append_timeout_ms,
         }
+    }
+
+    /// How long an append under `EveryAppend` may wait for its sync, in `timeout_ms` form.
+    pub(crate) fn sync_timeout_ms(&self) -> i32 {
+        Options { no_wait: false, ..self.clone() }.append_timeout_ms()
+    }
+
+    pub(crate) fn flush_interval(&self) -> Duration {
+        Duration::from_millis(if self.flush_interval_ms == 0 { 500 } else { self.flush_interval_ms.into() })
+    }
+
+    pub(crate) fn flush_least_pages(&self) -> u64 {
+        if self.flush_least_pages == 0 { 4 } else { self.flush_least_pages.into() }
     }
 
     pub(crate) fn files_ahead(&self) -> u32 {

@@ -3,7 +3,10 @@
 
 mod support;
 
-use mfq::{Claim, Deadline, Error, Filler, Format, Options, Queue, ReadOutcome, Reader, Span, Status, View, Which, os};
+use mfq::{
+    Claim, Deadline, Error, Filler, Format, OpenQueue, Options, Queue, ReadOutcome, Reader, Span, Status, View, Which,
+    os,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::path::Path;
@@ -278,7 +281,7 @@ impl Model {
 struct Pair<'a> {
     path: &'a Path,
     options: Options,
-    queue: Queue,
+    queue: OpenQueue,
     model: Model,
     /// What is open, and the index of its frame in the model.
     claims: Vec<(Claim, usize)>,
@@ -351,7 +354,7 @@ impl<'a> Pair<'a> {
                     true => Err(Status::Busy),
                     false => self.model.append_batch(&records),
                 };
-                assert_eq!(done.map(|()| spans), expected);
+                assert_eq!(done.map(|_| spans), expected);
             }
             Op::Claim(len) => self.claim(*len),
             Op::Commit(which, kept) => self.commit(*which, *kept),

@@ -11,7 +11,7 @@ mod sim_disk;
 mod support;
 
 use mfq::os::{Call, Fault, FaultyOs, native};
-use mfq::{Error, Filler, Format, Options, Queue, Span, Status};
+use mfq::{Error, Filler, Format, OpenQueue, Options, Queue, Span, Status};
 use sim_disk::{Image, SimDisk, write_image};
 use std::collections::BTreeMap;
 use std::env;
@@ -44,7 +44,9 @@ fn errnos(call: Call) -> &'static [i32] {
         Call::SyncRange => &[EIO, EBUSY, ENOMEM, ENOSPC, EDQUOT, EROFS],
         Call::BootId => &[EACCES, EMFILE, ENFILE, ENOMEM, EIO],
         Call::MountId => &[EACCES, ENOMEM, ENOSYS, EPERM, EIO],
+        Call::Device => &[EIO, ENOMEM, EOVERFLOW],
         Call::Random => &[EAGAIN, EINTR, ENOSYS],
+        Call::Clock => &[],
     }
 }
 
@@ -121,7 +123,7 @@ impl Seen {
         }
     }
 
-    fn close(&mut self, queue: Queue) {
+    fn close(&mut self, queue: OpenQueue) {
         let end = queue.offsets().unwrap().committed;
         queue.begin_close();
         if self.note(queue.finish_close()).is_some() {
@@ -130,7 +132,7 @@ impl Seen {
     }
 
     /// Twice, as a host that was told of an error may do.
-    fn open(&mut self, os: &Arc<FaultyOs>, path: &Path, options: &Options) -> Option<Queue> {
+    fn open(&mut self, os: &Arc<FaultyOs>, path: &Path, options: &Options) -> Option<OpenQueue> {
         let first = self.note(Queue::open(os.clone(), path, options));
         first.or_else(|| self.note(Queue::open(os.clone(), path, options)))
     }

@@ -29,13 +29,14 @@ pub enum Call {
     SyncRange,
     BootId,
     MountId,
+    Device,
     Random,
     /// Has no error to return: only a panic and a hang can be aimed at it.
     Clock,
 }
 
 impl Call {
-    pub const ALL: [Call; 18] = [
+    pub const ALL: [Call; 19] = [
         Call::Open,
         Call::MakeDirectory,
         Call::Stat,
@@ -53,6 +54,7 @@ impl Call {
         Call::SyncRange,
         Call::BootId,
         Call::MountId,
+        Call::Device,
         Call::Random,
     ];
 }
@@ -83,12 +85,13 @@ pub struct FaultyOs {
     plan: Mutex<Plan>,
     changed: Condvar,
     boot_id: Mutex<Option<[u8; 16]>>,
+    device: Mutex<Option<u64>>,
 }
 
 impl FaultyOs {
     pub fn new(inner: Arc<dyn Os>) -> Arc<FaultyOs> {
-        let (plan, changed, boot_id) = (Mutex::default(), Condvar::new(), Mutex::new(None));
-        Arc::new(FaultyOs { inner, plan, changed, boot_id })
+        let (plan, changed) = (Mutex::default(), Condvar::new());
+        Arc::new(FaultyOs { inner, plan, changed, boot_id: Mutex::new(None), device: Mutex::new(None) })
     }
 
     /// The `nth` call of this kind from now on fails (1 is the next), and no other.
@@ -132,6 +135,11 @@ impl FaultyOs {
     /// What `boot_id` answers from now on: another one stands for a reboot.
     pub fn set_boot_id(&self, id: [u8; 16]) {
         *self.boot_id.lock() = Some(id);
+    }
+
+    /// What `device` answers from now on.
+    pub fn set_device(&self, number: u64) {
+        *self.device.lock() = Some(number);
     }
 
     fn enter(&self, call: Call) -> io::Result<()> {
@@ -269,6 +277,14 @@ impl Os for FaultyOs {
     fn mount_id(&self, fd: BorrowedFd<'_>) -> io::Result<u64> {
         self.enter(Call::MountId)?;
         self.inner.mount_id(fd)
+    }
+
+    fn device(&self, fd: BorrowedFd<'_>) -> io::Result<u64> {
+        self.enter(Call::Device)?;
+        match *self.device.lock() {
+            Some(number) => Ok(number),
+            None => self.inner.device(fd),
+        }
     }
 
     fn random(&self) -> io::Result<u64> {

@@ -170,8 +170,6 @@ static void open_refuses_senseless_options(void) {
   REFUSES(file_size, 65537, MFQ_E_INVALID, "file_size");
   REFUSES(file_size, UINT64_MAX, MFQ_E_INVALID, "file_size");
   REFUSES(mode, MFQ_STAGED, MFQ_E_UNSUPPORTED, "STAGED");
-  for (uint32_t policy = MFQ_FLUSH_INTERVAL; policy <= MFQ_FLUSH_EVERY_APPEND; policy++)
-    REFUSES(flush_policy, policy, MFQ_E_UNSUPPORTED, "flush_policy");
   for (uint32_t flag = MFQ_OPEN_ADOPT; flag <= MFQ_OPEN_POOL_FAIL_FAST; flag *= 2)
     REFUSES(flags, flag, MFQ_E_UNSUPPORTED, "flags");
   REFUSES(walk, walk, MFQ_E_UNSUPPORTED, "walk");
@@ -246,7 +244,8 @@ static void all_refuse_queue(mfq_queue_t *queue, mfq_status_t status, const char
   char buf[8];
   size_t len;
   uint64_t next;
-  UNTOUCHED(file), UNTOUCHED(reader), UNTOUCHED(at), UNTOUCHED(claim), UNTOUCHED(view);
+  int32_t fd;
+  UNTOUCHED(fd), UNTOUCHED(file), UNTOUCHED(reader), UNTOUCHED(at), UNTOUCHED(claim), UNTOUCHED(view);
   UNTOUCHED(buf), UNTOUCHED(len), UNTOUCHED(next), UNTOUCHED(offsets.min), UNTOUCHED(stats.appends);
   FAILS(mfq_get_last(queue, 0, &file), status, word);
   FAILS(mfq_find(queue, 0, &file), status, word);
@@ -258,12 +257,14 @@ static void all_refuse_queue(mfq_queue_t *queue, mfq_status_t status, const char
   FAILS(mfq_view(queue, 0, &view), status, word);
   FAILS(mfq_reader_open(queue, 0, &reader), status, word);
   FAILS(mfq_flush(queue, 0, 0), status, word);
+  FAILS(mfq_flush_start(queue, 0), status, word);
+  FAILS(mfq_event_fd(queue, &fd), status, word);
   FAILS(mfq_wait(queue, MFQ_COMMITTED, 0, 0), status, word);
   FAILS(mfq_offsets(queue, &offsets), status, word);
   FAILS(mfq_stats(queue, &stats), status, word);
   FAILS(mfq_close(queue), status, word);
   CHECK_UNTOUCHED(file), CHECK_UNTOUCHED(reader), CHECK_UNTOUCHED(at), CHECK_UNTOUCHED(claim), CHECK_UNTOUCHED(view);
-  CHECK_UNTOUCHED(buf), CHECK_UNTOUCHED(len), CHECK_UNTOUCHED(next);
+  CHECK_UNTOUCHED(buf), CHECK_UNTOUCHED(len), CHECK_UNTOUCHED(next), CHECK_UNTOUCHED(fd);
   CHECK_UNTOUCHED(offsets.min), CHECK_UNTOUCHED(stats.appends);
 }
 
@@ -591,6 +592,11 @@ static void output_structs_have_the_size_the_host_says(void) {
   CHECK_UNTOUCHED(shorter.wrote);
   FAILS(mfq_wait(queue, 2, 0, 0), MFQ_E_INVALID, "which is 2");
   FAILS(mfq_get_last(queue, 0, NULL), MFQ_E_INVALID, "file is NULL");
+  FAILS(mfq_flush(queue, (uint64_t)INT64_MAX + 1, 0), MFQ_E_INVALID, "up_to");
+  FAILS(mfq_flush_start(queue, (uint64_t)INT64_MAX + 1), MFQ_E_INVALID, "up_to");
+  FAILS(mfq_event_fd(queue, NULL), MFQ_E_INVALID, "fd is NULL");
+  int32_t fds[2];
+  FAILS(mfq_event_fd(queue, misaligned(fds)), MFQ_E_INVALID, "fd is not aligned");
   FAILS(mfq_find(queue, 0, NULL), MFQ_E_INVALID, "file is NULL");
   WORKS(mfq_file_release(file));
   WORKS(mfq_close(queue));
