@@ -77,6 +77,7 @@ struct Plan {
     /// Ordinals from 1; the last ordinal of the range is not included.
     faults: Vec<(Call, std::ops::Range<u64>, Fault)>,
     hanging: usize,
+    synced: Vec<(usize, usize)>,
 }
 
 /// Wraps another `Os`. Clones of the `Arc` it sits in see one plan.
@@ -119,9 +120,20 @@ impl FaultyOs {
         self.changed.notify_all();
     }
 
+    /// Lets hanging calls go; other faults stay.
+    pub fn let_go(&self) {
+        self.plan.lock().faults.retain(|(_, _, fault)| *fault != Fault::Hang);
+        self.changed.notify_all();
+    }
+
     /// How many calls of this kind were made.
     pub fn count(&self, call: Call) -> u64 {
         self.plan.lock().made.get(&call).copied().unwrap_or(0)
+    }
+
+    /// Position and length of every range of a file that was to be synced.
+    pub fn synced_ranges(&self) -> Vec<(usize, usize)> {
+        self.plan.lock().synced.clone()
     }
 
     /// Blocks until so many calls hang at once.
@@ -253,6 +265,7 @@ impl Os for FaultyOs {
     }
 
     fn sync_range(&self, map: &MmapRaw, offset: usize, len: usize) -> io::Result<()> {
+        self.plan.lock().synced.push((offset, len));
         self.enter(Call::SyncRange)?;
         self.inner.sync_range(map, offset, len)
     }
