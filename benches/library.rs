@@ -1,7 +1,9 @@
 //! libmfq as a host sees it: the release libmfq.so, opened with dlopen, called through C function pointers. (Called from
 //! the rlib, an append could be inlined into the loop that measures it.)
 
-use mfq::capi::{MFQ_RAW, MFQ_RECORD, mfq_offsets_t, mfq_options_t, mfq_queue_t, mfq_span_t, mfq_stats_t};
+use mfq::capi::{
+    MFQ_FLUSH_NONE, MFQ_RAW, MFQ_RECORD, mfq_offsets_t, mfq_options_t, mfq_queue_t, mfq_span_t, mfq_stats_t,
+};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -28,6 +30,7 @@ struct Functions {
     open: unsafe extern "C" fn(*const c_char, *const mfq_options_t, *mut *mut mfq_queue_t) -> i32,
     close: unsafe extern "C" fn(*mut mfq_queue_t) -> i32,
     append: unsafe extern "C" fn(*mut mfq_queue_t, *const c_void, usize, *mut mfq_span_t) -> i32,
+    flush: unsafe extern "C" fn(*mut mfq_queue_t, u64, i32) -> i32,
     offsets: unsafe extern "C" fn(*mut mfq_queue_t, *mut mfq_offsets_t) -> i32,
     stats: unsafe extern "C" fn(*mut mfq_queue_t, *mut mfq_stats_t) -> i32,
     last_error: unsafe extern "C" fn(*mut c_char, usize) -> usize,
@@ -52,6 +55,7 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
             open: function(symbol(c"mfq_open")),
             close: function(symbol(c"mfq_close")),
             append: function(symbol(c"mfq_append")),
+            flush: function(symbol(c"mfq_flush")),
             offsets: function(symbol(c"mfq_offsets")),
             stats: function(symbol(c"mfq_stats")),
             last_error: function(symbol(c"mfq_last_error")),
@@ -102,11 +106,18 @@ unsafe impl Sync for Queue {}
 
 impl Queue {
     pub fn open(directory: &Path, format: Format, file_bytes: u64) -> Queue {
+        Queue::open_flushing(directory, format, file_bytes, MFQ_FLUSH_NONE)
+    }
+
+    /// With one of MFQ_FLUSH_...
+    pub fn open_flushing(directory: &Path, format: Format, file_bytes: u64, flush_policy: u32) -> Queue {
         let path = CString::new(directory.as_os_str().as_bytes()).expect("a path without NUL");
         // SAFETY: all zeros is a valid mfq_options_t: the default.
         let mut options: mfq_options_t = unsafe { std::mem::zeroed() };
         options.struct_size = size_of::<mfq_options_t>();
         options.file_size = file_bytes;
+        options.flush_policy = flush_policy;
+        options.flush_least_pages = u32::MAX; // under MFQ_FLUSH_LEAST_PAGES nothing is flushed by itself
         options.format = if format == Format::Raw { MFQ_RAW } else { MFQ_RECORD };
         let mut handle = std::ptr::null_mut();
         // SAFETY: the path ends with NUL, the structures are ours.
@@ -137,6 +148,15 @@ impl Queue {
                 check(status, "mfq_append");
             }
             span
+        }
+    }
+
+    #[inline(always)]
+    pub fn flush(&self, up_to: u64) {
+        // SAFETY: takes numbers.
+        let status = unsafe { (FUNCTIONS.flush)(self.handle, up_to, -1) };
+        if status < 0 {
+            check(status, "mfq_flush");
         }
     }
 
