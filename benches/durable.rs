@@ -73,17 +73,19 @@ fn one_writer(scratch: &Scratch, rounds: u64, appends: u64) {
          library does. Ratios are of rates of one round, their median. Files are of huge pages under the policy NONE.",
     );
     let data = [7u8; RECORD_BYTES];
+    // With as many bytes as a record takes in the queue, so that it crosses pages as often.
+    let frame = vec![7u8; Format::Record.step(RECORD_BYTES) as usize];
     let (mut small, mut huge) = (SyncedFloor::new(scratch, false), SyncedFloor::new(scratch, true));
-    small.store_and_sync(&data);
-    huge.store_and_sync(&data);
+    small.store_and_sync(&frame);
+    huge.store_and_sync(&frame);
     let every_append = opened(scratch, Format::Record, MFQ_FLUSH_EVERY_APPEND);
     let by_hand = opened(scratch, Format::Record, MFQ_FLUSH_LEAST_PAGES);
     let by_hand_huge = opened(scratch, Format::Record, MFQ_FLUSH_NONE);
     let mut ways = [
-        Way::new("floor: store + msync", None, |data| small.store_and_sync(data)),
+        Way::new("floor: store + msync", None, |_| small.store_and_sync(&frame)),
         Way::new("EVERY_APPEND", Some(0), |data| _ = every_append.append(data)),
         Way::new("append + mfq_flush", Some(0), |data| by_hand.flush(by_hand.append(data).end)),
-        Way::new("floor, huge pages", None, |data| huge.store_and_sync(data)),
+        Way::new("floor, huge pages", None, |_| huge.store_and_sync(&frame)),
         Way::new("append + mfq_flush, NONE", Some(3), |data| by_hand_huge.flush(by_hand_huge.append(data).end)),
     ];
     for round in 0..rounds {

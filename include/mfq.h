@@ -207,7 +207,7 @@
 #define MFQ_OPEN_READ_ONLY 2
 
 // flags: an append that finds no file ready answers MFQ_E_TIMEOUT at once, or why the file could not be created;
-// append_timeout_ms is not used.
+// append_timeout_ms is not used for it.
 #define MFQ_OPEN_NO_WAIT 4
 
 // flags: take over a directory of files without a queue's own data. MFQ_E_UNSUPPORTED in this version.

@@ -73,7 +73,9 @@ impl Queue {
         };
         let Some(turn) = self.turns.enter(up_to, deadline, done)? else { return Ok(()) };
         let _poisons = PoisonsIfUnwound(self); // before the turn ends, and the next begins
-        self.sync_to(turn.wanted)
+        self.sync_to(turn.wanted)?;
+        self.want_checkpoint(turn.wanted);
+        Ok(())
     }
 
     /// Flushes everything and marks the queue as closed cleanly. For the end of a close, when nobody is inside.
@@ -97,7 +99,6 @@ impl Queue {
         self.positions.advance_flushed(up_to);
         self.moved.notify();
         self.signal();
-        self.want_checkpoint(up_to);
         Ok(())
     }
 

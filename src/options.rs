@@ -71,7 +71,7 @@ pub struct Options {
     pub start_offset: u64,
     pub format: Format,
     pub filler: Filler,
-    /// How long an append may wait for a file. 0: 5,000; < 0: for ever.
+    /// How long an append may wait for a file, and under `EveryAppend` then for its sync. 0: 5,000; < 0: for ever.
     pub append_timeout_ms: i32,
     /// Files kept ready ahead of the writer. 0: 2.
     pub files_ahead: u32,

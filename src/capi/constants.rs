@@ -84,7 +84,7 @@ pub const MFQ_OPEN_EXISTING: u32 = 1;
 /// flags: write nothing, not even a lock file. Shares the queue with other read-only opens, but not with a writer.
 pub const MFQ_OPEN_READ_ONLY: u32 = 2;
 /// flags: an append that finds no file ready answers MFQ_E_TIMEOUT at once, or why the file could not be created;
-/// append_timeout_ms is not used.
+/// append_timeout_ms is not used for it.
 pub const MFQ_OPEN_NO_WAIT: u32 = 4;
 /// flags: take over a directory of files without a queue's own data. MFQ_E_UNSUPPORTED in this version.
 pub const MFQ_OPEN_ADOPT: u32 = 8;
