@@ -18,8 +18,10 @@ use std::time::Instant;
 pub(crate) trait Served: Send + Sync {
     /// Does all that is due, and tells when to come again if nobody asks before.
     fn serve(&self) -> Option<Instant>;
-    /// Nothing that the queue has on its disk can be trusted any more.
+    /// A sync for it failed: nothing that it has on its disk can be trusted any more.
     fn poison(&self);
+    /// `serve` ended in a panic.
+    fn poison_by_panic(&self);
 }
 
 /// Different for each open of a queue.
@@ -147,7 +149,7 @@ impl Shared {
                 table.in_work = Some(generation);
                 drop(table);
                 let again_at = catch_unwind(AssertUnwindSafe(|| queue.serve())).unwrap_or_else(|_| {
-                    queue.poison();
+                    queue.poison_by_panic();
                     log::write(Level::Error, format_args!("flushing: a panic, survived; the queue is poisoned"));
                     None
                 });

@@ -219,6 +219,10 @@ impl Served for Queue {
     fn poison(&self) {
         Queue::poison(self);
     }
+
+    fn poison_by_panic(&self) {
+        Queue::poison_by_panic(self);
+    }
 }
 
 /// Of descriptors, memory or space: nothing was lost, and it may pass.
