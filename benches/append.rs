@@ -4,14 +4,17 @@
 //! |---|---|
 //! | `speed` | how fast are appends, beside memcpy and memcpy + CRC32C? |
 //! | `rate` | how late are appends at a fixed rate, beside the same loop into plain memory? |
+//! | `durable` | what does a durable append cost, beside the same store and msync, and how many share one? |
 //! | `footprint` | how much memory does the library keep, what does an idle queue cost, how far ahead does it prefault? |
 //! | `library` | libmfq.so as a host sees it: dlopen and C functions |
 //! | `floor` | memory of the same kind without the library |
 //! | `machine` `report` | where this ran; tables, medians, verdicts |
 //!
-//! `cargo bench -- --quick` takes less of everything; names of parts (`speed`, `rate`, `footprint`) run these only.
+//! `cargo bench -- --quick` takes less of everything; names of parts (`speed`, `rate`, `durable`, `footprint`) run
+//! these only.
 //! The files go to a temporary directory below the target directory, or below `MFQ_BENCH_DIR`.
 
+mod durable;
 mod floor;
 mod footprint;
 mod library;
@@ -27,7 +30,8 @@ pub const FILE_BYTES: u64 = 64 << 20;
 
 /// Measures and prints; quickly if the flag is set.
 type Part = fn(&machine::Scratch, bool);
-const PARTS: [(&str, Part); 3] = [("speed", speed::run), ("rate", rate::run), ("footprint", footprint::run)];
+const PARTS: [(&str, Part); 4] =
+    [("speed", speed::run), ("rate", rate::run), ("durable", durable::run), ("footprint", footprint::run)];
 
 fn main() {
     let (mut quick, mut wanted) = (false, Vec::new());
@@ -37,7 +41,9 @@ fn main() {
             "--quick" => quick = true,
             name if PARTS.iter().any(|(part, _)| *part == name) => wanted.push(argument),
             other => {
-                eprintln!("{other:?} is not known. Known are --quick, and the parts speed, rate and footprint.");
+                eprintln!(
+                    "{other:?} is not known. Known are --quick, and the parts speed, rate, durable and footprint."
+                );
                 std::process::exit(2);
             }
         }

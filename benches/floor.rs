@@ -19,14 +19,14 @@ impl MappedFloor {
     pub fn new(scratch: &Scratch) -> MappedFloor {
         let directory = scratch.fresh("floor");
         std::fs::create_dir(&directory).expect("a directory in the scratch directory");
-        let (current, next) = (prepared(&directory), prepared(&directory));
+        let (current, next) = (prepared(&directory, true), prepared(&directory, true));
         MappedFloor { directory, current, next, at: 0 }
     }
 
     /// The next `bytes` of the walk, in one file.
     pub fn advance(&mut self, bytes: usize) -> *mut u8 {
         if self.at + bytes > self.current.len() {
-            self.current = std::mem::replace(&mut self.next, prepared(&self.directory));
+            self.current = std::mem::replace(&mut self.next, prepared(&self.directory, true));
             self.at = 0;
         }
         let begin = self.at;
@@ -41,16 +41,39 @@ impl Drop for MappedFloor {
     }
 }
 
-fn prepared(directory: &std::path::Path) -> MmapMut {
+fn prepared(directory: &std::path::Path, huge_pages: bool) -> MmapMut {
     let file = tempfile::tempfile_in(directory).expect("a file in the scratch directory");
     // SAFETY: takes integers only.
     let reserved = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, FILE_BYTES as libc::off_t) };
     assert_eq!(reserved, 0, "fallocate: {}", std::io::Error::last_os_error());
     // SAFETY: the file has no name, so nobody else can change it.
     let map = unsafe { MmapOptions::new().len(FILE_BYTES as usize).map_mut(&file) }.expect("a mapping of 64 MiB");
-    let _ = map.advise(Advice::HugePage); // as the library: where there are none nothing changes
+    if huge_pages {
+        let _ = map.advise(Advice::HugePage); // as the library: where there are none nothing changes
+    }
     map.advise(Advice::PopulateWrite).expect("MADV_POPULATE_WRITE, which Linux has since 5.14");
     map
+}
+
+/// One such file, each store in it followed by its sync.
+pub struct SyncedFloor {
+    map: MmapMut,
+    at: usize,
+}
+
+impl SyncedFloor {
+    pub fn new(scratch: &Scratch, huge_pages: bool) -> SyncedFloor {
+        let directory = scratch.fresh("synced-floor");
+        std::fs::create_dir(&directory).expect("a directory in the scratch directory");
+        SyncedFloor { map: prepared(&directory, huge_pages), at: 0 }
+    }
+
+    pub fn store_and_sync(&mut self, data: &[u8]) {
+        let end = self.at + data.len();
+        self.map[self.at..end].copy_from_slice(data);
+        self.map.flush_range(self.at, data.len()).expect("a sync");
+        self.at = end;
+    }
 }
 
 /// Plain private memory, touched before: the noise of the machine and of the loop itself.

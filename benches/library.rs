@@ -30,6 +30,7 @@ struct Functions {
     open: unsafe extern "C" fn(*const c_char, *const mfq_options_t, *mut *mut mfq_queue_t) -> i32,
     close: unsafe extern "C" fn(*mut mfq_queue_t) -> i32,
     append: unsafe extern "C" fn(*mut mfq_queue_t, *const c_void, usize, *mut mfq_span_t) -> i32,
+    flush: unsafe extern "C" fn(*mut mfq_queue_t, u64, i32) -> i32,
     offsets: unsafe extern "C" fn(*mut mfq_queue_t, *mut mfq_offsets_t) -> i32,
     wait: unsafe extern "C" fn(*mut mfq_queue_t, i32, u64, i32) -> i32,
     stats: unsafe extern "C" fn(*mut mfq_queue_t, *mut mfq_stats_t) -> i32,
@@ -55,6 +56,7 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
             open: function(symbol(c"mfq_open")),
             close: function(symbol(c"mfq_close")),
             append: function(symbol(c"mfq_append")),
+            flush: function(symbol(c"mfq_flush")),
             offsets: function(symbol(c"mfq_offsets")),
             wait: function(symbol(c"mfq_wait")),
             stats: function(symbol(c"mfq_stats")),
@@ -116,6 +118,14 @@ impl Queue {
         })
     }
 
+    /// With one of MFQ_FLUSH_...
+    pub fn open_flushing(directory: &Path, format: Format, file_bytes: u64, flush_policy: u32) -> Queue {
+        Queue::open_with(directory, format, file_bytes, |options| {
+            options.flush_policy = flush_policy;
+            options.flush_least_pages = u32::MAX; // under MFQ_FLUSH_LEAST_PAGES nothing is flushed by itself
+        })
+    }
+
     fn open_with(directory: &Path, format: Format, file_bytes: u64, choose: impl FnOnce(&mut mfq_options_t)) -> Queue {
         let path = CString::new(directory.as_os_str().as_bytes()).expect("a path without NUL");
         // SAFETY: all zeros is a valid mfq_options_t: the default.
@@ -153,6 +163,15 @@ impl Queue {
                 check(status, "mfq_append");
             }
             span
+        }
+    }
+
+    #[inline(always)]
+    pub fn flush(&self, up_to: u64) {
+        // SAFETY: takes numbers.
+        let status = unsafe { (FUNCTIONS.flush)(self.handle, up_to, -1) };
+        if status < 0 {
+            check(status, "mfq_flush");
         }
     }
 

@@ -19,14 +19,15 @@
  * WHAT A RETURN PROMISES
  *
  *   An append that returned MFQ_OK survives the death of the process, kill -9 included: it is there when the queue is
- *   opened again on the same boot through the same mount. It survives a power cut once mfq_flush has covered it, or
- *   mfq_close has returned MFQ_OK. (In MFQ_STAGED the first holds once it is committed: see there.) An append that returned anything else, but for MFQ_E_NOT_DURABLE, did not happen.
+ *   opened again on the same boot through the same mount. (In MFQ_STAGED that holds once it is committed: see there.) It
+ *   survives a power cut once `flushed` has reached its end (see mfq_flush and flush_policy), or mfq_close has returned
+ *   MFQ_OK. An append that returned anything else, but for MFQ_E_NOT_DURABLE, did not happen.
  *
  * CAVEATS
  *
  *   Threads. Every function can be called from any thread at any time unless its comment says otherwise. The library
- *   runs one thread of its own, from the first mfq_open to the last mfq_close, and one for each queue that is open in
- *   MFQ_STAGED; asynchronous signals are blocked in them.
+ *   runs one thread of its own, from the first mfq_open to the last mfq_close, one for each device that it flushes by
+ *   itself, and one for each queue that is open in MFQ_STAGED; asynchronous signals are blocked in them.
  *
  *   Fork. Using a queue in a forked child is undefined for now; fork and exec is fine.
  *
@@ -67,8 +68,9 @@
  *   Arguments. Every pointer is checked for NULL, and structures for alignment. A pointer must not be NULL unless its
  *   comment says that it may.
  *
- *   Outputs come last. They are written on success only, with two exceptions that mfq_read names: the length needed when
- *   a buffer is too small, and what is left in the buffer by a damaged record. (MFQ_E_NOT_DURABLE will be the third.)
+ *   Outputs come last. They are written on success only, with three exceptions: the place of a record that is appended but
+ *   MFQ_E_NOT_DURABLE, and two that mfq_read names: the length needed when a buffer is too small, and what is left in the
+ *   buffer by a damaged record.
  *
  *   Timeouts are int32_t timeout_ms: 0 do not wait, > 0 wait at most so many milliseconds, < 0 wait for ever.
  *
@@ -189,16 +191,19 @@
 // Everything committed survives the process as in MFQ_MMAP. A queue can be opened in one mode today, in the other tomorrow.
 #define MFQ_STAGED 1
 
-// flush_policy: only mfq_flush and mfq_close bring data to stable storage (the kernel does so too, in its own time).
+// flush_policy: only mfq_flush, mfq_flush_start and mfq_close bring data to stable storage (the kernel does so too, in its
+// own time, but nobody is told).
 #define MFQ_FLUSH_NONE 0
 
-// flush_policy: every flush_interval_ms. MFQ_E_UNSUPPORTED in this version.
+// flush_policy: a thread of the library flushes each flush_interval_ms, if flush_least_pages pages wait; whatever waits, it
+// flushes 10 seconds after the first byte of it.
 #define MFQ_FLUSH_INTERVAL 1
 
-// flush_policy: once flush_least_pages pages wait. MFQ_E_UNSUPPORTED in this version.
+// flush_policy: a thread of the library flushes as soon as flush_least_pages pages wait. Fewer wait until more come.
 #define MFQ_FLUSH_LEAST_PAGES 2
 
-// flush_policy: before an append returns. MFQ_E_UNSUPPORTED in this version.
+// flush_policy: an append and a commit return after their record is on stable storage. Threads that append at once share
+// their syncs.
 #define MFQ_FLUSH_EVERY_APPEND 3
 
 // flags: do not create; MFQ_E_NOT_FOUND if there is no queue.
@@ -208,7 +213,7 @@
 #define MFQ_OPEN_READ_ONLY 2
 
 // flags: an append that finds no file ready answers MFQ_E_TIMEOUT at once, or why the file could not be created;
-// append_timeout_ms is not used.
+// append_timeout_ms is not used for it.
 #define MFQ_OPEN_NO_WAIT 4
 
 // flags: take over a directory of files without a queue's own data. MFQ_E_UNSUPPORTED in this version.
@@ -285,13 +290,15 @@ typedef struct {
   uint32_t filler;
   // MFQ_MMAP or MFQ_STAGED. Not a property of the queue: each open chooses.
   uint32_t mode;
-  // MFQ_FLUSH_NONE.
+  // MFQ_FLUSH_NONE, MFQ_FLUSH_INTERVAL, MFQ_FLUSH_LEAST_PAGES or MFQ_FLUSH_EVERY_APPEND. Files are of huge pages, where the
+  // file system has them, under the first two only: a sync of one writes 2 MiB where 4 KiB would do.
   uint32_t flush_policy;
   // MFQ_FLUSH_INTERVAL: 0 means 500. Negative is MFQ_E_INVALID.
   int32_t flush_interval_ms;
-  // MFQ_FLUSH_LEAST_PAGES: 0 means 4.
+  // MFQ_FLUSH_INTERVAL and MFQ_FLUSH_LEAST_PAGES: how many pages have to wait; 0 means 4.
   uint32_t flush_least_pages;
-  // How long an append may wait for a file: 0 means 5000, < 0 for ever.
+  // How long an append may wait for a file, and under MFQ_FLUSH_EVERY_APPEND then for its sync: 0 means 5000, < 0 for
+  // ever.
   int32_t append_timeout_ms;
   // How many files are kept ready ahead of the writer: 0 means 2. At most 64; with MFQ_FILLER_ROCKETMQ at most 2.
   uint32_t files_ahead;
@@ -500,7 +507,8 @@ mfq_status_t mfq_open(const char *path, const mfq_options_t *options, mfq_queue_
 // (the last flush failed: what was not flushed before may not survive a power cut). Whatever it returns, the queue is
 // closed.
 //
-// Blocks: until calls in other threads have come out, and for the disk.
+// Blocks: until calls in other threads have come out, until the library's thread is done with a flush of this queue, and
+// for the disk.
 mfq_status_t mfq_close(mfq_queue_t *queue);
 
 // Gives the last file of the queue, the one that is written to, and holds it. If there is none yet or the last is full,
@@ -534,14 +542,41 @@ mfq_status_t mfq_file_release(mfq_file_t *file);
 // ---- OFFSETS AND DURABILITY ------------------------------------------------------------------------
 //
 // Brings everything below the offset `up_to` to stable storage; UINT64_MAX means all that was appended or claimed
-// when the call began. Waits first until that is committed, so an open claim below ends in TIMEOUT. One call syncs at a
-// time, and may overrun its time by as long as that takes; the others wait for it, and one that finds its range covered
-// then returns at once.
+// when the call began. Waits until that is committed, so an open claim below ends in TIMEOUT.
 //
-// Errors: INVALID, CLOSED, READ_ONLY, TIMEOUT, IO or NO_SPACE (the sync failed: the queue is poisoned from now on), POISONED.
+// Threads: any number share their syncs. One of those that wait syncs, for all who have come by then, and may overrun its
+// time by as long as that takes; who comes meanwhile is served by the next sync.
+//
+// Errors: INVALID, CLOSED, READ_ONLY, TIMEOUT, IO or NO_SPACE (the sync failed: the queue is poisoned from now on; only the
+// call that synced is told so), POISONED.
 //
 // Blocks: for the disk, and at most timeout_ms for others.
 mfq_status_t mfq_flush(mfq_queue_t *queue, uint64_t up_to, int32_t timeout_ms);
+
+// Has everything below `up_to` brought to stable storage, as mfq_flush would, by a thread of the library, and returns at
+// once. What is not committed yet follows when it is. Calls that come before the thread has begun share a sync. The host
+// learns of the end by mfq_event_fd, mfq_wait or mfq_offsets, of a failure too: the queue is then poisoned.
+//
+// Errors: INVALID, CLOSED, READ_ONLY, POISONED, NO_MEMORY or IO (the thread could not be started).
+mfq_status_t mfq_flush_start(mfq_queue_t *queue, uint64_t up_to);
+
+// Gives a descriptor for poll, select or epoll: it becomes readable each time `flushed` moves, whoever flushed, and when
+// the queue is poisoned or closed. It is an eventfd(2), non-blocking and close-on-exec, made by the first call; every call
+// gives the same one. Appends know nothing of it, and a queue that was never asked for it has none.
+//
+// How to use it: call mfq_flush_start, then look; and each time it is readable read 8 bytes from it, which makes it wait
+// for the next event, then look. To look is to call mfq_offsets and to complete whatever lies below `flushed`;
+// mfq_wait(queue, MFQ_FLUSHED, offset, 0) tells in addition whether what is missing still can come: POISONED and
+// CLOSED say no. Reading first and looking second loses nothing. Events that come together are one, and one may come of
+// which an earlier look has seen everything. Do not write to it.
+//
+// Errors: INVALID, CLOSED, IO (there are no more descriptors: mfq_last_errno).
+//
+// Ownership: it is the queue's, do not close it. mfq_close makes it readable and then closes it; its number may be given to
+// another file from then on, so a host must be done with it before. A host that polls in one thread while another may
+// close polls a dup(2) of it, which it closes itself: that one is readable after mfq_close, and calls with the queue then
+// answer CLOSED.
+mfq_status_t mfq_event_fd(mfq_queue_t *queue, int32_t *fd);
 
 // Waits until everything below `offset` is readable (`which` MFQ_COMMITTED) or on stable storage (MFQ_FLUSHED). It only
 // waits: it does not flush.
@@ -569,15 +604,19 @@ mfq_status_t mfq_stats(mfq_queue_t *queue, mfq_stats_t *stats);
 //
 // Errors: INVALID, CLOSED, TOO_LARGE, TIMEOUT (no file within append_timeout_ms, or at once under MFQ_OPEN_NO_WAIT),
 // NO_SPACE, NO_MEMORY, IO (the next file could not be created), UNSUPPORTED (the file system cannot reserve blocks), BUSY
-// (RAW: a claim is open; MFQ_OPEN_POOL_FAIL_FAST: no buffer is free), READ_ONLY, POISONED. After any of them nothing was appended. After NOT_DURABLE it was, and
-// `at` is written.
+// (RAW: a claim is open; MFQ_OPEN_POOL_FAIL_FAST: no buffer is free), READ_ONLY, POISONED. After any of them nothing was
+// appended. Under MFQ_FLUSH_EVERY_APPEND also NOT_DURABLE: the record is appended and `at` is written, but its sync
+// failed (the queue is poisoned), or was not done within append_timeout_ms (it may still come: mfq_wait tells), or the
+// queue was closed meanwhile.
 //
 // Threads: any number at once; in RECORD none waits for another one's copy.
 //
 // Blocks: at most append_timeout_ms for the next file; when one is ready, as almost always, not at all. If the library's
 // thread has not begun with the file 10 ms after it was first asked for, by this call or an earlier one, the call makes
 // the file itself and may overrun its time by as long as that takes; under MFQ_OPEN_NO_WAIT it never does. In RAW it
-// also waits, without a limit, for the copies of the appends that were given space before it.
+// also waits, without a limit, for the copies of the appends that were given space before it. Under
+// MFQ_FLUSH_EVERY_APPEND it waits for the disk, as mfq_flush does with append_timeout_ms, which begins anew with that
+// wait, and holds for it under MFQ_OPEN_NO_WAIT too. A record behind an open claim cannot become durable before that ends.
 mfq_status_t mfq_append(mfq_queue_t *queue, const void *data, size_t len, mfq_span_t *at);
 
 // Appends one record made of `count` parts, one after the other; as mfq_append otherwise. `count` 0 is INVALID; parts may
@@ -607,10 +646,11 @@ mfq_status_t mfq_claim(mfq_queue_t *queue, size_t len, mfq_claim_t *claim);
 
 // Makes the first `len` bytes of a claim a record. Fewer than were claimed are fine in RAW; in RECORD, if what is left
 // is 0 or at least 16 once both lengths are rounded up to a multiple of 8 (it becomes padding). `at` may be NULL. From any thread.
+// Under MFQ_FLUSH_EVERY_APPEND it returns after the record is durable, as mfq_append does.
 //
 // Errors: INVALID (`len` more than claimed, or a rest that cannot be padding: the claim is still open), CLOSED (it was
-// committed or aborted before, or the queue is closed: it is no record), and in RAW as mfq_append. The memory must not be
-// touched any more after MFQ_OK and CLOSED.
+// committed or aborted before, or the queue is closed: it is no record), NOT_DURABLE (it is a record; as mfq_append), and in
+// RAW as mfq_append. The memory must not be touched any more after MFQ_OK, CLOSED and NOT_DURABLE.
 mfq_status_t mfq_commit(mfq_claim_t *claim, size_t len, mfq_span_t *at);
 
 // Gives a claim up: its place becomes padding in RECORD, in RAW nothing. The memory must not be touched any more. From

@@ -545,11 +545,11 @@ mod tests {
     use super::*;
     use crate::options::{Mode, Options};
     use crate::os;
-    use crate::queue::Queue;
+    use crate::queue::{OpenQueue, Queue};
     use std::path::Path;
 
     /// Nothing is asked of it: the service at test has these files to itself.
-    fn idle_queue(path: &Path) -> Queue {
+    fn idle_queue(path: &Path) -> OpenQueue {
         let options = Options { file_size: os::native().page_size() as u64, ..Options::default() };
         Queue::open(os::native(), path, &options).unwrap()
     }

@@ -21,7 +21,7 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 impl Queue {
-    /// Appends one record.
+    /// Appends one record. [`Queue::secure`] makes it as durable as the flush policy says.
     #[inline]
     pub fn append(&self, data: &[u8]) -> Result<Span> {
         self.append_pieces(data.len(), std::iter::once(data))
@@ -34,12 +34,12 @@ impl Queue {
     }
 
     /// Appends records next to each other in one file: readers see all of them or none. `each` is told where they are,
-    /// once they are there.
+    /// once they are there. Returns the end of the last.
     pub fn append_batch<'a>(
         &self,
         records: impl Iterator<Item = &'a [u8]> + Clone,
         mut each: impl FnMut(usize, Span),
-    ) -> Result<()> {
+    ) -> Result<u64> {
         self.check_writable()?;
         match self.meta.format {
             Format::Record => self.append_framed_batch(records, &mut each),
@@ -55,7 +55,7 @@ impl Queue {
                     each(index, Span { offset, end });
                     offset = end;
                 }
-                Ok(())
+                Ok(offset)
             }
         }
     }
@@ -84,7 +84,7 @@ impl Queue {
         &self,
         records: impl Iterator<Item = &'a [u8]> + Clone,
         each: &mut impl FnMut(usize, Span),
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let too_large = || Error::new(Status::TooLarge, "the batch does not fit in one file");
         let bytes_of = |record: &[u8]| frame_bytes(record.len(), self.meta.file_bytes);
         let whole = records.clone().map(bytes_of).try_fold(0u64, |sum, bytes| sum.checked_add(step(bytes?)));
@@ -112,7 +112,7 @@ impl Queue {
             each(index, Span { offset: frame.offset(), end: frame.end() });
         }
         self.published(placed.end());
-        Ok(())
+        Ok(placed.end())
     }
 
     /// Gives out the next `bytes` of the log, claimed.

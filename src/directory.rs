@@ -280,6 +280,12 @@ impl Directory {
         place.map_err(|cause| Error::system(format_args!("{}: boot and mount id", self.path.display()), cause))
     }
 
+    /// What it lies on.
+    pub fn device(&self) -> Result<u64> {
+        let device = self.os.device(self.queue.as_fd());
+        device.map_err(|cause| Error::system(format_args!("{}: its device", self.path.display()), cause))
+    }
+
     fn read_private(&self, name: &str, len: usize) -> Result<Option<Vec<u8>>> {
         let mut bytes = vec![0; len];
         let opened = self.os.open(Some(self.private.as_fd()), Path::new(name), Open::Read);

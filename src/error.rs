@@ -74,6 +74,12 @@ impl Error {
         Error::new(Status::Closed, "the queue is closed")
     }
 
+    /// What kept a record from being durable that is appended all the same.
+    pub(crate) fn not_durable(self) -> Error {
+        let message = format!("appended, but not known to be durable: {}", self.message);
+        Error { status: Status::NotDurable, message: message.into(), ..self }
+    }
+
     pub(crate) fn with_status(self, status: Status) -> Error {
         Error { status, ..self }
     }

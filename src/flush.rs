@@ -1,64 +1,107 @@
 //! Flushing: what is committed goes to stable storage, by ranged syncs of exactly what is asked for.
+//!
+//! Many threads share one sync ([`crate::turns`]). What is flushed without anybody waiting is [`crate::policy`]'s affair.
 
 use crate::checkpoint::Checkpoint;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
-use crate::options::{Format, MOST_OFFSET};
+use crate::options::MOST_OFFSET;
+use crate::os::EventFd;
 use crate::queue::{Queue, Which};
-use std::sync::atomic::Ordering;
+use std::os::fd::RawFd;
 
 impl Queue {
     /// Returns when everything below `up_to` is on stable storage; `u64::MAX` stands for all that was reserved when the
-    /// call began. It first waits for that to be committed. The deadline bounds the waiting, not the sync itself.
+    /// call began. The deadline bounds the waiting: for that to be committed and for the syncs of others, not this
+    /// call's own.
     pub fn flush(&self, up_to: u64, deadline: Deadline) -> Result<()> {
         self.check_open()?;
-        if self.is_read_only() {
-            return self.check_writable();
+        self.check_writable()?;
+        self.flush_to(self.flush_bound(up_to)?, deadline)
+    }
+
+    /// What the policy asks for before an append returns whose record ends at `end`: the record is there, whatever this
+    /// returns.
+    #[inline]
+    pub fn secure(&self, end: u64) -> Result<()> {
+        if self.policy.is_every_append() { self.secure_now(end) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn secure_now(&self, end: u64) -> Result<()> {
+        self.flush_to(end, Deadline::after_ms(self.sync_timeout_ms)).map_err(Error::not_durable)
+    }
+
+    /// A descriptor that becomes readable when `flushed` moves and when the queue is poisoned or closed. The same each
+    /// time, and closed with the queue.
+    pub fn event_fd(&self) -> Result<RawFd> {
+        self.check_open()?;
+        let mut slot = self.event_fd.lock();
+        if slot.is_none() {
+            let made = EventFd::new().map_err(|cause| Error::system("making an event descriptor", cause))?;
+            if self.check_not_poisoned().is_err() {
+                made.signal(); // it will not be poisoned again
+            }
+            *slot = Some(made);
         }
-        let up_to = match up_to {
-            u64::MAX => self.reserved(),
-            0..=MOST_OFFSET => up_to,
-            _ => return Err(Error::new(Status::Invalid, format!("up_to {up_to} is more than INT64_MAX"))),
-        };
+        Ok(slot.as_ref().expect("just made").number())
+    }
+
+    /// `up_to` as a host gives it, in bytes.
+    pub(crate) fn flush_bound(&self, up_to: u64) -> Result<u64> {
+        match up_to {
+            u64::MAX => Ok(self.reserved()),
+            0..=MOST_OFFSET => Ok(up_to),
+            _ => Err(Error::new(Status::Invalid, format!("up_to {up_to} is more than INT64_MAX"))),
+        }
+    }
+
+    /// For the flush thread: `up_to` is committed.
+    pub(crate) fn flush_committed(&self, up_to: u64) -> Result<()> {
+        self.flush_to(up_to, Deadline::Never)
+    }
+
+    fn flush_to(&self, up_to: u64, deadline: Deadline) -> Result<()> {
         self.wait(Which::Committed, up_to, deadline)?;
-        let mut last = match deadline {
-            Deadline::Now => self.checkpoint.try_lock(),
-            Deadline::At(at) => self.checkpoint.try_lock_until(at),
-            Deadline::Never => Some(self.checkpoint.lock()),
-        }
-        .ok_or_else(|| Error::new(Status::Timeout, "another flush was at work for all of timeout_ms"))?;
-        self.flush_to(up_to, &mut last)
+        let done = || {
+            self.check_open()?;
+            if self.positions.flushed() >= up_to {
+                return Ok(true);
+            }
+            self.check_not_poisoned()?;
+            Ok(false)
+        };
+        let Some(turn) = self.turns.enter(up_to, deadline, done)? else { return Ok(()) };
+        let _poisons = PoisonsIfUnwound(self); // before the turn ends, and the next begins
+        self.sync_to(turn.wanted)?;
+        self.want_checkpoint(turn.wanted);
+        Ok(())
     }
 
     /// Flushes everything and marks the queue as closed cleanly. For the end of a close, when nobody is inside.
     pub(crate) fn mark_clean(&self) -> Result<()> {
+        self.check_not_poisoned()?;
         if let Some(staging) = &self.staging {
             staging.finish()?;
         }
         let end = self.advance_wrote(u64::MAX);
-        let mut last = self.checkpoint.lock();
-        self.flush_to(end, &mut last)?;
-        self.write_checkpoint(end, true, &mut last)
+        if end > self.positions.flushed() {
+            self.sync_to(end)?;
+        }
+        self.write_checkpoint(end, true, &mut self.checkpoint.lock())
     }
 
-    /// The caller holds the checkpoint's lock, so one thread syncs at a time.
-    fn flush_to(&self, up_to: u64, last: &mut Checkpoint) -> Result<()> {
-        if self.files.sync_failed.load(Ordering::Acquire) {
-            self.poison();
-        }
-        self.check_not_poisoned()?;
-        let from = self.positions.flushed();
-        if from >= up_to {
-            return Ok(());
-        }
+    /// One thread at a time: the one whose turn it is.
+    fn sync_to(&self, up_to: u64) -> Result<()> {
         // What the pages held may be gone after a failed sync, while they look clean: no second one can be trusted.
-        self.sync_range(from, up_to).inspect_err(|_| self.poison())?;
-        if self.meta.format == Format::Raw {
-            // After a power cut nothing else could tell where RAW bytes end.
-            self.write_checkpoint(up_to, false, last).inspect_err(|_| self.poison())?;
+        self.sync_range(self.positions.flushed(), up_to).inspect_err(|_| self.poison())?;
+        if self.policy.checkpoint_in_flush {
+            let written = self.write_checkpoint(up_to, false, &mut self.checkpoint.lock());
+            written.inspect_err(|_| self.poison())?;
         }
         self.positions.advance_flushed(up_to);
         self.moved.notify();
+        self.signal();
         Ok(())
     }
 
@@ -82,10 +125,28 @@ impl Queue {
         Ok(())
     }
 
-    fn write_checkpoint(&self, durable: u64, clean: bool, last: &mut Checkpoint) -> Result<()> {
+    pub(crate) fn write_checkpoint(&self, durable: u64, clean: bool, last: &mut Checkpoint) -> Result<()> {
         let next = Checkpoint { epoch: last.epoch + 1, durable, first: self.first_offset, clean };
         self.files.directory.write_checkpoint(&next)?;
         *last = next;
         Ok(())
+    }
+
+    /// Makes the event descriptor readable, if a host has asked for it.
+    pub(crate) fn signal(&self) {
+        if let Some(fd) = &*self.event_fd.lock() {
+            fd.signal();
+        }
+    }
+}
+
+/// A panic in the middle of a sync leaves nobody to tell what it has reached.
+struct PoisonsIfUnwound<'q>(&'q Queue);
+
+impl Drop for PoisonsIfUnwound<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison_by_panic();
+        }
     }
 }

@@ -9,12 +9,13 @@
 //! | module | question it answers |
 //! |---|---|
 //! | `capi` | how C calls in, and gets its answers |
-//! | `append` `claim` `reader` `flush` `recovery` | what can be done with a log |
+//! | `append` `claim` `reader` `flush` `policy` `recovery` | what can be done with a log |
 //! | `queue` | what an open queue is, and how it goes from one file to the next |
 //! | `staging` `words` | how STAGED's bytes get to the files; a file's commit words, and how far they are whole |
 //! | `place` `frame` `record` `raw` | how writers share the end of the log; one frame in its file; the bytes of RECORD and of RAW |
 //! | `allocate` `runtime` | who makes files, in which order; what the process has once |
 //! | `queue_files` `file_table` `positions` | one queue's files; which holds an offset; how far they are written |
+//! | `flush_service` `turns` | what is done on a disk with nobody waiting; whose turn it is to sync |
 //! | `directory` `meta` `checkpoint` `tail` `sealed` | names, the lock, the small files in `.mfq` |
 //! | `mapped_file` `pool` | one file: its mapping and who holds it; how many private buffers there may be |
 //! | `os` | every system call |
@@ -34,6 +35,7 @@ mod error;
 mod event;
 mod file_table;
 mod flush;
+mod flush_service;
 mod frame;
 mod give_way;
 pub mod log;
@@ -42,6 +44,7 @@ mod meta;
 mod options;
 pub mod os;
 mod place;
+mod policy;
 mod pool;
 mod positions;
 mod queue;
@@ -55,6 +58,7 @@ mod sealed;
 mod staging;
 mod stats;
 mod tail;
+mod turns;
 mod words;
 
 pub use claim::{Claim, release_orphan};
@@ -63,6 +67,6 @@ pub use error::{Error, Result, Status};
 pub use mapped_file::MappedFile;
 pub use options::{Filler, FlushPolicy, Format, Mode, Options, Walk};
 pub use positions::{FilePositions, Positions};
-pub use queue::{Offsets, Queue, Span, Which};
+pub use queue::{Offsets, OpenQueue, Queue, Span, Which};
 pub use reader::{ReadOutcome, Reader, View};
 pub use stats::{CREATION_BUCKETS, Stats};

@@ -71,7 +71,7 @@ pub struct Options {
     pub start_offset: u64,
     pub format: Format,
     pub filler: Filler,
-    /// How long an append may wait for a file. 0: 5,000; < 0: for ever.
+    /// How long an append may wait for a file, and under `EveryAppend` then for its sync. 0: 5,000; < 0: for ever.
     pub append_timeout_ms: i32,
     /// Files kept ready ahead of the writer. 0: 2.
     pub files_ahead: u32,
@@ -159,7 +159,6 @@ impl Options {
 
     fn refuse_what_comes_later(&self) -> Result<()> {
         let later = [
-            (self.flush_policy != FlushPolicy::None, "a flush_policy other than MFQ_FLUSH_NONE"),
             (self.walk.is_some(), "walk"),
             (self.adopt, "flags: MFQ_OPEN_ADOPT"),
             (self.strict, "flags: MFQ_OPEN_STRICT"),
@@ -205,6 +204,19 @@ impl Options {
             Options { append_timeout_ms: 0, .. } => 5_000, // RocketMQ's limit
             Options { append_timeout_ms, .. } => *append_timeout_ms,
         }
+    }
+
+    /// How long an append under `EveryAppend` may wait for its sync, in `timeout_ms` form.
+    pub(crate) fn sync_timeout_ms(&self) -> i32 {
+        Options { no_wait: false, ..self.clone() }.append_timeout_ms()
+    }
+
+    pub(crate) fn flush_interval(&self) -> Duration {
+        Duration::from_millis(if self.flush_interval_ms == 0 { 500 } else { self.flush_interval_ms.into() })
+    }
+
+    pub(crate) fn flush_least_pages(&self) -> u64 {
+        if self.flush_least_pages == 0 { 4 } else { self.flush_least_pages.into() }
     }
 
     pub(crate) fn files_ahead(&self) -> u32 {

@@ -1,7 +1,7 @@
 //! An open queue: its files in order, its positions, the step from one file to the next.
 //!
 //! What can be done with it has files of its own: [`crate::append`], [`crate::claim`], [`crate::reader`],
-//! [`crate::flush`], [`crate::recovery`].
+//! [`crate::flush`], [`crate::policy`], [`crate::recovery`].
 
 use crate::allocate::{self, Found, PREFAULT_AHEAD_BYTES};
 use crate::checkpoint::Checkpoint;
@@ -11,27 +11,31 @@ use crate::error::{Error, Result, Status};
 use crate::event::Event;
 use crate::file_table::FileTable;
 use crate::frame::Frame;
+use crate::log::{self, Level};
 use crate::mapped_file::MappedFile;
 use crate::meta::Meta;
-use crate::options::{Filler, Format, MOST_OFFSET, Options};
-use crate::os;
+use crate::options::{Filler, FlushPolicy, Format, MOST_OFFSET, Options};
+use crate::os::{self, EventFd};
 use crate::place;
+use crate::policy::Policy;
 use crate::pool::Pool;
 use crate::positions::Positions;
 use crate::queue_files::QueueFiles;
 use crate::raw;
 use crate::record::HEADER_BYTES;
-use crate::runtime::Lease;
+use crate::runtime::{self, Lease};
 use crate::staging::Staging;
 use crate::stats::{Stats, count};
 use crate::tail::Tail;
+use crate::turns::Turns;
 use crate::words::{self, Words};
 use parking_lot::Mutex;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -83,19 +87,55 @@ pub struct Queue {
     pub(crate) positions: Arc<Positions>,
     /// A position moved, or the queue was closed.
     pub(crate) moved: Arc<Event>,
-    /// The last checkpoint written. Held by whoever syncs.
+    /// Whose turn it is to sync.
+    pub(crate) turns: Turns,
+    pub(crate) policy: Policy,
+    /// The last checkpoint written.
     pub(crate) checkpoint: Mutex<Checkpoint>,
+    pub(crate) event_fd: Mutex<Option<EventFd>>,
     pub(crate) append_timeout_ms: i32,
+    pub(crate) sync_timeout_ms: i32,
     /// RAW: knows `committed` after the death of the process.
     tail: Option<Tail>,
     /// STAGED: what the committing thread shares, and the thread.
     pub(crate) staging: Option<Arc<Staging>>,
     committer: Mutex<Option<JoinHandle<()>>>,
-    state: Arc<AtomicU32>,
-    /// Appends that reach this offset tell the allocation service where the writer is.
+    state: AtomicU32,
+    /// The lesser of the two below: appends that reach it do more than appends.
     attention_at: AtomicU64,
+    attention: Mutex<Attention>,
     files_ahead: AtomicU32,
     lease: Option<Lease>,
+}
+
+/// Which ends of appends somebody waits for.
+struct Attention {
+    /// They tell the allocation service where the writer is.
+    allocation_at: u64,
+    /// They wake the flush thread.
+    flush_at: u64,
+}
+
+/// A queue as its owner has it: closed when it is dropped. What else holds the queue lets go of it at the close.
+pub struct OpenQueue(Arc<Queue>);
+
+impl Deref for OpenQueue {
+    type Target = Queue;
+
+    #[inline]
+    fn deref(&self) -> &Queue {
+        &self.0
+    }
+}
+
+impl Drop for OpenQueue {
+    /// A queue that was not closed is closed now; what fails is lost.
+    fn drop(&mut self) {
+        if self.check_open().is_ok() {
+            self.begin_close();
+            let _ = self.finish_close();
+        }
+    }
 }
 
 /// What recovery found, for [`Queue::assemble`].
@@ -113,46 +153,63 @@ pub(crate) struct Recovered {
 }
 
 impl Queue {
-    pub(crate) fn assemble(recovered: Recovered, options: &Options) -> Result<Queue> {
+    pub(crate) fn assemble(recovered: Recovered, options: &Options) -> Result<OpenQueue> {
         let Recovered { directory, files, meta, end, checkpoint, tail, pool } = recovered;
         if let Some(last) = files.back() {
             last.reserved().store(end - last.start(), Ordering::Release);
         }
         let table = FileTable::new(meta.file_bytes, files);
-        let files = Arc::new(QueueFiles::new(directory, table, pool.clone(), end));
+        let (lease, flush_service) = match options.read_only {
+            true => (None, None),
+            false => (Some(Lease::take()?), Some(runtime::flush_service(directory.device()?))),
+        };
+        let page_bytes = directory.os.page_size() as u64;
+        let checkpoint_in_flush = meta.format == Format::Raw && options.walk.is_none();
+        let huge_pages = matches!(options.flush_policy, FlushPolicy::None | FlushPolicy::Interval);
+        let files = Arc::new(QueueFiles::new(directory, table, pool.clone(), end, huge_pages, flush_service));
         let positions = Arc::new(Positions::new(end, checkpoint.durable, pool.is_some()));
         let moved = Arc::new(Event::default());
-        let state = Arc::new(AtomicU32::new(if options.read_only { READ_ONLY } else { 0 }));
-        let (tail, staging) = match pool {
+        let (tail, staged_tail) = match &pool {
             None => (tail.map(|fd| files.directory.map_tail(fd.as_fd())).transpose()?, None),
-            Some(pool) => {
-                let poison = {
-                    let (state, moved, pool) = (state.clone(), moved.clone(), pool.clone());
-                    move || poison(&state, 0, &moved, Some(&pool))
-                };
-                let (files, positions, moved) = (files.clone(), positions.clone(), moved.clone());
-                let tail = tail.filter(|_| meta.format == Format::Raw);
-                (None, Some(Arc::new(Staging::new(files, pool, meta, positions, moved, tail, Box::new(poison)))))
-            }
+            Some(_) => (None, tail.filter(|_| meta.format == Format::Raw)),
         };
-        let lease = if options.read_only { None } else { Some(Lease::take()?) };
-        let committer = staging.as_ref().map(|staging| start_committing(staging, options.commit_interval()));
-        Ok(Queue {
+        let queue = Arc::new_cyclic(|queue: &Weak<Queue>| Queue {
+            staging: pool.map(|pool| {
+                let queue = queue.clone();
+                let poison = move || drop(queue.upgrade().inspect(|queue| queue.poison()));
+                let (files, positions, moved) = (files.clone(), positions.clone(), moved.clone());
+                Arc::new(Staging::new(files, pool, meta, positions, moved, staged_tail, Box::new(poison)))
+            }),
             files,
             meta,
             first_offset: checkpoint.first,
             positions,
             moved,
+            turns: Turns::default(),
+            policy: Policy::new(options, page_bytes, checkpoint_in_flush, checkpoint.durable),
             checkpoint: Mutex::new(checkpoint),
+            event_fd: Mutex::new(None),
             append_timeout_ms: options.append_timeout_ms(),
+            sync_timeout_ms: options.sync_timeout_ms(),
             tail,
-            staging,
-            committer: Mutex::new(committer.transpose()?),
-            state,
+            committer: Mutex::new(None),
+            state: AtomicU32::new(if options.read_only { READ_ONLY } else { 0 }),
             attention_at: AtomicU64::new(0),
+            attention: Mutex::new(Attention { allocation_at: 0, flush_at: u64::MAX }),
             files_ahead: AtomicU32::new(options.files_ahead()),
             lease,
-        })
+        });
+        let opened = OpenQueue(queue.clone());
+        if let Some(staging) = &queue.staging {
+            *queue.committer.lock() = Some(start_committing(staging, options.commit_interval())?);
+        }
+        if let Some(service) = &queue.files.flush_service {
+            service.add(queue.files.generation, queue.clone());
+            if queue.policy.follows_appends() {
+                queue.ask_flush_thread()?; // for what was recovered, and to hear of what is appended
+            }
+        }
+        Ok(opened)
     }
 
     /// The file that is appended to next, made if there is none yet or the last one is full. The caller holds it.
@@ -236,10 +293,7 @@ impl Queue {
         if let Some(lease) = &self.lease {
             lease.allocation().refuse(&self.files);
         }
-        if let Some(pool) = &self.files.pool {
-            pool.end();
-        }
-        self.moved.wake_all();
+        self.tell_all();
     }
 
     /// The second step, once no call is inside any more: open claims become padding, files nobody claimed are removed,
@@ -248,6 +302,9 @@ impl Queue {
     pub fn finish_close(&self) -> Result<()> {
         let _unlock = Unlock(&self.files.directory);
         let Some(lease) = &self.lease else { return Ok(()) };
+        if let Some(service) = &self.files.flush_service {
+            service.withdraw(self.files.generation);
+        }
         if let Some(committer) = self.committer.lock().take() {
             let _ = committer.join(); // it has caught its panics
         }
@@ -271,7 +328,18 @@ impl Queue {
     }
 
     fn poison_by(&self, reason: u32) {
-        poison(&self.state, reason, &self.moved, self.files.pool.as_ref());
+        self.state.fetch_or(POISONED | reason, Ordering::SeqCst);
+        self.tell_all();
+    }
+
+    /// Whoever waits for anything looks at the state again.
+    fn tell_all(&self) {
+        if let Some(pool) = &self.files.pool {
+            pool.end();
+        }
+        self.moved.wake_all();
+        self.turns.wake_all();
+        self.signal();
     }
 
     #[inline]
@@ -331,7 +399,7 @@ impl Queue {
             }
         }
         // The next files are asked for after the append that rolled is published: its wake costs more than the append.
-        self.attention_at.store(0, Ordering::Relaxed);
+        self.set_attention(|attention| attention.allocation_at = 0);
         Ok(file)
     }
 
@@ -364,10 +432,40 @@ impl Queue {
         }
     }
 
-    /// Tells the allocation service where the writer is.
+    fn set_attention<T>(&self, change: impl FnOnce(&mut Attention) -> T) -> T {
+        let mut attention = self.attention.lock();
+        let result = change(&mut attention);
+        self.attention_at.store(attention.allocation_at.min(attention.flush_at), Ordering::Relaxed);
+        result
+    }
+
+    /// Appends that end at `offset` or behind it wake the flush thread.
+    pub(crate) fn set_flush_at(&self, offset: u64) {
+        self.set_attention(|attention| attention.flush_at = offset);
+    }
+
+    /// Tells those who wait for it that the writer has come so far.
     #[cold]
     fn attend(&self, writer_at: u64) {
-        let (Some(lease), Some(last)) = (&self.lease, self.files.table.last()) else { return };
+        let Some(last) = self.files.table.last() else { return };
+        let (allocates, flushes) = self.set_attention(|attention| {
+            let flushes = writer_at >= attention.flush_at;
+            if flushes {
+                attention.flush_at = u64::MAX; // until the thread has looked
+            }
+            (writer_at >= attention.allocation_at, flushes)
+        });
+        if allocates {
+            self.ask_for_files(writer_at, last);
+        }
+        if flushes && let Err(error) = self.ask_flush_thread() {
+            log::write(Level::Warn, format_args!("{error}"));
+        }
+    }
+
+    /// Tells the allocation service where the writer is.
+    fn ask_for_files(&self, writer_at: u64, last: &MappedFile) {
+        let Some(lease) = &self.lease else { return };
         let mut ahead = self.files_ahead.load(Ordering::Relaxed);
         let mut again_at = writer_at + ATTENTION_BYTES;
         if self.meta.filler == Filler::RocketMq && writer_at <= last.start() {
@@ -375,7 +473,7 @@ impl Queue {
             ahead -= 1;
             again_at = 0;
         }
-        self.attention_at.store(again_at, Ordering::Relaxed);
+        self.set_attention(|attention| attention.allocation_at = again_at);
         let allocation = lease.allocation();
         allocation.look_ahead(&self.files, last.end(), ahead);
         allocation.prefault_ahead(&self.files, writer_at);
@@ -465,16 +563,6 @@ impl Queue {
     }
 }
 
-impl Drop for Queue {
-    /// A queue that was not closed is closed now; what fails is lost.
-    fn drop(&mut self) {
-        if self.check_open().is_ok() {
-            self.begin_close();
-            let _ = self.finish_close();
-        }
-    }
-}
-
 /// The last step of a close, which a panic in the others must not keep from happening.
 struct Unlock<'d>(&'d Directory);
 
@@ -482,12 +570,6 @@ impl Drop for Unlock<'_> {
     fn drop(&mut self) {
         self.0.unlock();
     }
-}
-
-fn poison(state: &AtomicU32, reason: u32, moved: &Event, pool: Option<&Arc<Pool>>) {
-    state.fetch_or(POISONED | reason, Ordering::SeqCst);
-    pool.inspect(|pool| pool.end());
-    moved.wake_all();
 }
 
 /// The thread that commits at the interval, until the queue is closed.

@@ -4,6 +4,7 @@
 use crate::directory::Directory;
 use crate::error::{Error, Result, Status};
 use crate::file_table::FileTable;
+use crate::flush_service::FlushService;
 use crate::mapped_file::MappedFile;
 use crate::pool::Pool;
 use crate::stats::Counters;
@@ -28,14 +29,23 @@ pub(crate) struct QueueFiles {
     pub prefaulted_to: AtomicU64,
     /// The queue is closing: no file is handed out any more.
     closed: AtomicBool,
-    /// A sync of the allocation thread failed: the next flush says so and poisons the queue.
-    pub sync_failed: AtomicBool,
+    /// Files are asked to be of huge pages, which make every sync of a page write 2 MiB.
+    huge_pages: bool,
+    /// Of its device; none where nothing is written.
+    pub flush_service: Option<Arc<FlushService>>,
     /// Something about this queue's requests changed; goes with the service's table.
     pub changed: Condvar,
 }
 
 impl QueueFiles {
-    pub fn new(directory: Directory, table: FileTable, pool: Option<Arc<Pool>>, writer_at: u64) -> QueueFiles {
+    pub fn new(
+        directory: Directory,
+        table: FileTable,
+        pool: Option<Arc<Pool>>,
+        writer_at: u64,
+        huge_pages: bool,
+        flush_service: Option<Arc<FlushService>>,
+    ) -> QueueFiles {
         static GENERATION: AtomicU64 = AtomicU64::new(1);
         QueueFiles {
             generation: GENERATION.fetch_add(1, Ordering::Relaxed),
@@ -46,7 +56,8 @@ impl QueueFiles {
             writer_at: AtomicU64::new(writer_at),
             prefaulted_to: AtomicU64::new(writer_at),
             closed: AtomicBool::new(false),
-            sync_failed: AtomicBool::new(false),
+            huge_pages,
+            flush_service,
             changed: Condvar::new(),
         }
     }
@@ -78,7 +89,7 @@ impl QueueFiles {
             None => MappedFile::new(os, start, map),
             Some(_) => MappedFile::staged(os, start, map, fd),
         });
-        if len >= HUGE_PAGE_BYTES {
+        if self.huge_pages && len >= HUGE_PAGE_BYTES {
             file.prefer_huge_pages();
         }
         self.directory.publish_temporary(start)?;
@@ -115,7 +126,11 @@ impl QueueFiles {
         let synced = synced
             .map_err(|cause| Error::system(format_args!("{}: syncing", self.directory.name(start)), cause))
             .and_then(|()| self.directory.sync());
-        synced.inspect_err(|_| self.sync_failed.store(true, Ordering::Release))?;
+        synced.inspect_err(|_| {
+            if let Some(service) = &self.flush_service {
+                service.poison(self.generation);
+            }
+        })?;
         file.set_entry_durable();
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::meta::Meta;
 use crate::options::{Format, MOST_OFFSET, Mode, Options};
 use crate::os::{Os, prepare_barriers, read_all};
 use crate::pool::Pool;
-use crate::queue::{Queue, Recovered};
+use crate::queue::{OpenQueue, Queue, Recovered};
 use crate::raw;
 use crate::record::{CLAIMED, HEADER_BYTES, step};
 use std::collections::VecDeque;
@@ -43,7 +43,7 @@ impl End {
 
 impl Queue {
     /// Opens the queue in the directory `path`, or creates it there.
-    pub fn open(os: Arc<dyn Os>, path: &Path, options: &Options) -> Result<Queue> {
+    pub fn open(os: Arc<dyn Os>, path: &Path, options: &Options) -> Result<OpenQueue> {
         prepare_barriers();
         let page_bytes = os.page_size() as u64;
         options.check(page_bytes)?;
@@ -66,7 +66,7 @@ impl Queue {
     }
 }
 
-fn create(directory: Directory, options: &Options) -> Result<Queue> {
+fn create(directory: Directory, options: &Options) -> Result<OpenQueue> {
     let file_bytes = options.new_file_bytes();
     let first_offset = options.start_offset - options.start_offset % file_bytes;
     let os = directory.os.clone();
@@ -84,7 +84,7 @@ fn create(directory: Directory, options: &Options) -> Result<Queue> {
     Queue::assemble(Recovered { directory, files, meta, end, checkpoint, tail, pool }, options)
 }
 
-fn open_existing(directory: Directory, meta: Meta, mut listed: Vec<Listed>, options: &Options) -> Result<Queue> {
+fn open_existing(directory: Directory, meta: Meta, mut listed: Vec<Listed>, options: &Options) -> Result<OpenQueue> {
     check_same(&directory, &meta, options)?;
     let checkpoint = directory.read_checkpoint()?;
     let empty_last = listed.pop_if(|last| last.len == 0);

@@ -1,12 +1,14 @@
-//! What the process has once, whatever the number of queues: the allocation thread.
+//! What the process has once, whatever the number of queues: the allocation thread, and a flush service for each device.
 //!
 //! There from the first open to the last close, and again after that.
 
 use crate::allocate::AllocationService;
 use crate::error::{Error, Result};
+use crate::flush_service::FlushService;
 use crate::os;
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
@@ -55,4 +57,18 @@ impl Drop for Lease {
             let _ = thread.join(); // it has caught its panics
         }
     }
+}
+
+/// The flush service of a device; it ends with the last queue that holds it.
+pub(crate) fn flush_service(device: u64) -> Arc<FlushService> {
+    static SERVICES: Mutex<Option<HashMap<u64, Weak<FlushService>>>> = Mutex::new(None);
+    let mut services = SERVICES.lock();
+    let services = services.get_or_insert_default();
+    services.retain(|_, service| service.strong_count() > 0);
+    let running = services.get(&device).and_then(Weak::upgrade);
+    running.unwrap_or_else(|| {
+        let service = Arc::new(FlushService::default());
+        services.insert(device, Arc::downgrade(&service));
+        service
+    })
 }

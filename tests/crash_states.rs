@@ -11,7 +11,7 @@ mod sim_disk;
 mod support;
 
 use mfq::os::{FaultyOs, native};
-use mfq::{Filler, Format, Options, Queue, Span, Status};
+use mfq::{Filler, Format, OpenQueue, Options, Queue, Span, Status};
 use sim_disk::{Dice, Image, Moment, SimDisk, Told, write_image};
 use std::collections::{BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -45,7 +45,7 @@ struct Script {
     disk: Arc<SimDisk>,
     root: TempDir,
     options: Options,
-    queue: Option<Queue>,
+    queue: Option<OpenQueue>,
     log: Vec<Entry>,
 }
 
@@ -356,7 +356,7 @@ impl Checker<'_> {
         root.join(QUEUE)
     }
 
-    fn go_on(&self, queue: Queue, boot: [u8; 16], path: &Path) {
+    fn go_on(&self, queue: OpenQueue, boot: [u8; 16], path: &Path) {
         let end = queue.offsets().unwrap().committed;
         let before = bytes_of(&queue);
         let span = queue.append(b"it goes on").unwrap();

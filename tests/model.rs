@@ -4,7 +4,8 @@
 mod support;
 
 use mfq::{
-    Claim, Deadline, Error, Filler, Format, Mode, Options, Queue, ReadOutcome, Reader, Span, Status, View, Which, os,
+    Claim, Deadline, Error, Filler, Format, Mode, OpenQueue, Options, Queue, ReadOutcome, Reader, Span, Status, View,
+    Which, os,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -280,7 +281,7 @@ impl Model {
 struct Pair<'a> {
     path: &'a Path,
     options: Options,
-    queue: Queue,
+    queue: OpenQueue,
     model: Model,
     /// What is open, and the index of its frame in the model.
     claims: Vec<(Claim, usize)>,
@@ -361,7 +362,7 @@ impl<'a> Pair<'a> {
                     true => Err(Status::Busy),
                     false => self.model.append_batch(&records),
                 };
-                assert_eq!(done.map(|()| spans), expected);
+                assert_eq!(done.map(|_| spans), expected);
             }
             Op::Claim(len) => self.claim(*len),
             Op::Commit(which, kept) => self.commit(*which, *kept),

@@ -5,7 +5,7 @@ mod support;
 use std::process::Command;
 
 /// In the order of the alphabet.
-const EXPORTED: [&str; 30] = [
+const EXPORTED: [&str; 32] = [
     "mfq_abi_version",
     "mfq_abort",
     "mfq_append",
@@ -14,10 +14,12 @@ const EXPORTED: [&str; 30] = [
     "mfq_claim",
     "mfq_close",
     "mfq_commit",
+    "mfq_event_fd",
     "mfq_file_info",
     "mfq_file_release",
     "mfq_find",
     "mfq_flush",
+    "mfq_flush_start",
     "mfq_get_last",
     "mfq_last_errno",
     "mfq_last_error",

@@ -11,7 +11,7 @@ mod sim_disk;
 mod support;
 
 use mfq::os::{Call, Fault, FaultyOs, native};
-use mfq::{Error, Filler, Format, Options, Queue, Span, Status};
+use mfq::{Error, Filler, Format, OpenQueue, Options, Queue, Span, Status};
 use sim_disk::{Image, SimDisk, write_image};
 use std::collections::BTreeMap;
 use std::env;
@@ -44,6 +44,7 @@ fn errnos(call: Call) -> &'static [i32] {
         Call::SyncRange => &[EIO, EBUSY, ENOMEM, ENOSPC, EDQUOT, EROFS],
         Call::BootId => &[EACCES, EMFILE, ENFILE, ENOMEM, EIO],
         Call::MountId => &[EACCES, ENOMEM, ENOSYS, EPERM, EIO],
+        Call::Device => &[EIO, ENOMEM, EOVERFLOW],
         Call::Random => &[EAGAIN, EINTR, ENOSYS],
         Call::LockMemory => &[ENOMEM, EPERM, EAGAIN],
         Call::Clock => &[],
@@ -123,7 +124,7 @@ impl Seen {
         }
     }
 
-    fn close(&mut self, queue: Queue) {
+    fn close(&mut self, queue: OpenQueue) {
         let end = queue.offsets().unwrap().committed;
         queue.begin_close();
         if self.note(queue.finish_close()).is_some() {
@@ -132,7 +133,7 @@ impl Seen {
     }
 
     /// Twice, as a host that was told of an error may do.
-    fn open(&mut self, disk: &Arc<SimDisk>, path: &Path, options: &Options) -> Option<Queue> {
+    fn open(&mut self, disk: &Arc<SimDisk>, path: &Path, options: &Options) -> Option<OpenQueue> {
         let first = self.note(Queue::open(disk.clone(), path, options));
         first.or_else(|| self.note(Queue::open(disk.clone(), path, options)))
     }
@@ -321,7 +322,7 @@ fn check(options: &Options, beginning: &Beginning, (call, nth, fault, times): Ca
 }
 
 /// With the least that the disk may have now.
-fn after_a_power_cut(bench: &Bench, options: &Options) -> Queue {
+fn after_a_power_cut(bench: &Bench, options: &Options) -> OpenQueue {
     let root = in_memory();
     write_image(&bench.disk.power_cut(), root.path());
     let os = FaultyOs::new(native());

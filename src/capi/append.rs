@@ -16,15 +16,19 @@ use crate::error::{Error, Status};
 ///
 /// Errors: INVALID, CLOSED, TOO_LARGE, TIMEOUT (no file within append_timeout_ms, or at once under MFQ_OPEN_NO_WAIT),
 /// NO_SPACE, NO_MEMORY, IO (the next file could not be created), UNSUPPORTED (the file system cannot reserve blocks), BUSY
-/// (RAW: a claim is open; MFQ_OPEN_POOL_FAIL_FAST: no buffer is free), READ_ONLY, POISONED. After any of them nothing was appended. After NOT_DURABLE it was, and
-/// `at` is written.
+/// (RAW: a claim is open; MFQ_OPEN_POOL_FAIL_FAST: no buffer is free), READ_ONLY, POISONED. After any of them nothing was
+/// appended. Under MFQ_FLUSH_EVERY_APPEND also NOT_DURABLE: the record is appended and `at` is written, but its sync
+/// failed (the queue is poisoned), or was not done within append_timeout_ms (it may still come: mfq_wait tells), or the
+/// queue was closed meanwhile.
 ///
 /// Threads: any number at once; in RECORD none waits for another one's copy.
 ///
 /// Blocks: at most append_timeout_ms for the next file; when one is ready, as almost always, not at all. If the library's
 /// thread has not begun with the file 10 ms after it was first asked for, by this call or an earlier one, the call makes
 /// the file itself and may overrun its time by as long as that takes; under MFQ_OPEN_NO_WAIT it never does. In RAW it
-/// also waits, without a limit, for the copies of the appends that were given space before it.
+/// also waits, without a limit, for the copies of the appends that were given space before it. Under
+/// MFQ_FLUSH_EVERY_APPEND it waits for the disk, as mfq_flush does with append_timeout_ms, which begins anew with that
+/// wait, and holds for it under MFQ_OPEN_NO_WAIT too. A record behind an open claim cannot become durable before that ends.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_append(
     queue: *mut mfq_queue_t,
@@ -41,7 +45,7 @@ pub unsafe extern "C" fn mfq_append(
         if let Some(at) = at {
             at.write(encode::span(span));
         }
-        Ok(())
+        queue.secure(span.end)
     })
 }
 
@@ -65,7 +69,7 @@ pub unsafe extern "C" fn mfq_appendv(
         if let Some(at) = at {
             at.write(encode::span(span));
         }
-        Ok(())
+        queue.secure(span.end)
     })
 }
 
@@ -88,12 +92,13 @@ pub unsafe extern "C" fn mfq_append_batch(
         let (records, at) = unsafe {
             (decode::slices(records, count, "mfq_append_batch: records")?, decode::span(at, "mfq_append_batch: at")?)
         };
-        queue.append_batch(records.iter(), |index, span| {
+        let end = queue.append_batch(records.iter(), |index, span| {
             if let Some(at) = &at {
                 // SAFETY: the core calls with `index` < `count`, and the host says that `at` is `count` spans.
                 unsafe { at.add(index) }.write(encode::span(span));
             }
-        })
+        })?;
+        queue.secure(end)
     })
 }
 
@@ -122,10 +127,11 @@ pub unsafe extern "C" fn mfq_claim(queue: *mut mfq_queue_t, len: usize, claim: *
 
 /// Makes the first `len` bytes of a claim a record. Fewer than were claimed are fine in RAW; in RECORD, if what is left
 /// is 0 or at least 16 once both lengths are rounded up to a multiple of 8 (it becomes padding). `at` may be NULL. From any thread.
+/// Under MFQ_FLUSH_EVERY_APPEND it returns after the record is durable, as mfq_append does.
 ///
 /// Errors: INVALID (`len` more than claimed, or a rest that cannot be padding: the claim is still open), CLOSED (it was
-/// committed or aborted before, or the queue is closed: it is no record), and in RAW as mfq_append. The memory must not be
-/// touched any more after MFQ_OK and CLOSED.
+/// committed or aborted before, or the queue is closed: it is no record), NOT_DURABLE (it is a record; as mfq_append), and in
+/// RAW as mfq_append. The memory must not be touched any more after MFQ_OK, CLOSED and NOT_DURABLE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_commit(claim: *mut mfq_claim_t, len: usize, at: *mut mfq_span_t) -> mfq_status_t {
     guard(claim, || {
@@ -139,7 +145,7 @@ pub unsafe extern "C" fn mfq_commit(claim: *mut mfq_claim_t, len: usize, at: *mu
         if let Some(at) = at {
             at.write(encode::span(span));
         }
-        Ok(())
+        queue.secure(span.end)
     })
 }
 

@@ -73,13 +73,16 @@ pub const MFQ_MMAP: u32 = 0;
 /// Everything committed survives the process as in MFQ_MMAP. A queue can be opened in one mode today, in the other tomorrow.
 pub const MFQ_STAGED: u32 = 1;
 
-/// flush_policy: only mfq_flush and mfq_close bring data to stable storage (the kernel does so too, in its own time).
+/// flush_policy: only mfq_flush, mfq_flush_start and mfq_close bring data to stable storage (the kernel does so too, in its
+/// own time, but nobody is told).
 pub const MFQ_FLUSH_NONE: u32 = 0;
-/// flush_policy: every flush_interval_ms. MFQ_E_UNSUPPORTED in this version.
+/// flush_policy: a thread of the library flushes each flush_interval_ms, if flush_least_pages pages wait; whatever waits, it
+/// flushes 10 seconds after the first byte of it.
 pub const MFQ_FLUSH_INTERVAL: u32 = 1;
-/// flush_policy: once flush_least_pages pages wait. MFQ_E_UNSUPPORTED in this version.
+/// flush_policy: a thread of the library flushes as soon as flush_least_pages pages wait. Fewer wait until more come.
 pub const MFQ_FLUSH_LEAST_PAGES: u32 = 2;
-/// flush_policy: before an append returns. MFQ_E_UNSUPPORTED in this version.
+/// flush_policy: an append and a commit return after their record is on stable storage. Threads that append at once share
+/// their syncs.
 pub const MFQ_FLUSH_EVERY_APPEND: u32 = 3;
 
 /// flags: do not create; MFQ_E_NOT_FOUND if there is no queue.
@@ -87,7 +90,7 @@ pub const MFQ_OPEN_EXISTING: u32 = 1;
 /// flags: write nothing, not even a lock file. Shares the queue with other read-only opens, but not with a writer.
 pub const MFQ_OPEN_READ_ONLY: u32 = 2;
 /// flags: an append that finds no file ready answers MFQ_E_TIMEOUT at once, or why the file could not be created;
-/// append_timeout_ms is not used.
+/// append_timeout_ms is not used for it.
 pub const MFQ_OPEN_NO_WAIT: u32 = 4;
 /// flags: take over a directory of files without a queue's own data. MFQ_E_UNSUPPORTED in this version.
 pub const MFQ_OPEN_ADOPT: u32 = 8;

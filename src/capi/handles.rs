@@ -6,7 +6,7 @@ use super::types::*;
 use crate::error::{Error, Result, Status};
 use crate::mapped_file::MappedFile;
 use crate::positions::Positions;
-use crate::queue::Queue;
+use crate::queue::OpenQueue;
 use crate::reader::Reader;
 use parking_lot::{Mutex, MutexGuard};
 use std::ptr;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 // In boxes where a value is large: unused slots cost memory too.
-pub static QUEUES: Table<Box<Queue>, 1, 0> = Table::new();
+pub static QUEUES: Table<OpenQueue, 1, 0> = Table::new();
 // A cell of their own: a call on a file or a reader uses the queue as well.
 pub static FILES: Table<HeldFile, 2, 1> = Table::new();
 pub static READERS: Table<Box<OpenReader>, 3, 1> = Table::new();
@@ -43,7 +43,7 @@ impl OpenReader {
 }
 
 #[inline]
-pub fn queue(handle: *mut mfq_queue_t, what: &'static str) -> Result<Pinned<Box<Queue>>> {
+pub fn queue(handle: *mut mfq_queue_t, what: &'static str) -> Result<Pinned<OpenQueue>> {
     decode::outside_callback()?;
     QUEUES.pin(number(handle), what)
 }

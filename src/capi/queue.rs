@@ -45,7 +45,7 @@ pub unsafe extern "C" fn mfq_open(
             )
         };
         let vacant = QUEUES.reserve()?;
-        let opened = Box::new(Queue::open(os::native(), path, &options)?);
+        let opened = Queue::open(os::native(), path, &options)?;
         queue.write(handles::pointer(vacant.fill(opened)));
         Ok(())
     })
@@ -59,7 +59,8 @@ pub unsafe extern "C" fn mfq_open(
 /// (the last flush failed: what was not flushed before may not survive a power cut). Whatever it returns, the queue is
 /// closed.
 ///
-/// Blocks: until calls in other threads have come out, and for the disk.
+/// Blocks: until calls in other threads have come out, until the library's thread is done with a flush of this queue, and
+/// for the disk.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_close(queue: *mut mfq_queue_t) -> mfq_status_t {
     guard(queue, || {
@@ -149,16 +150,55 @@ pub unsafe extern "C" fn mfq_file_release(file: *mut mfq_file_t) -> mfq_status_t
 /// ---- OFFSETS AND DURABILITY ------------------------------------------------------------------------
 ///
 /// Brings everything below the offset `up_to` to stable storage; UINT64_MAX means all that was appended or claimed
-/// when the call began. Waits first until that is committed, so an open claim below ends in TIMEOUT. One call syncs at a
-/// time, and may overrun its time by as long as that takes; the others wait for it, and one that finds its range covered
-/// then returns at once.
+/// when the call began. Waits until that is committed, so an open claim below ends in TIMEOUT.
 ///
-/// Errors: INVALID, CLOSED, READ_ONLY, TIMEOUT, IO or NO_SPACE (the sync failed: the queue is poisoned from now on), POISONED.
+/// Threads: any number share their syncs. One of those that wait syncs, for all who have come by then, and may overrun its
+/// time by as long as that takes; who comes meanwhile is served by the next sync.
+///
+/// Errors: INVALID, CLOSED, READ_ONLY, TIMEOUT, IO or NO_SPACE (the sync failed: the queue is poisoned from now on; only the
+/// call that synced is told so), POISONED.
 ///
 /// Blocks: for the disk, and at most timeout_ms for others.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_flush(queue: *mut mfq_queue_t, up_to: u64, timeout_ms: i32) -> mfq_status_t {
     guard(queue, || handles::queue(queue, "mfq_flush: queue")?.flush(up_to, Deadline::after_ms(timeout_ms)))
+}
+
+/// Has everything below `up_to` brought to stable storage, as mfq_flush would, by a thread of the library, and returns at
+/// once. What is not committed yet follows when it is. Calls that come before the thread has begun share a sync. The host
+/// learns of the end by mfq_event_fd, mfq_wait or mfq_offsets, of a failure too: the queue is then poisoned.
+///
+/// Errors: INVALID, CLOSED, READ_ONLY, POISONED, NO_MEMORY or IO (the thread could not be started).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mfq_flush_start(queue: *mut mfq_queue_t, up_to: u64) -> mfq_status_t {
+    guard(queue, || handles::queue(queue, "mfq_flush_start: queue")?.flush_start(up_to))
+}
+
+/// Gives a descriptor for poll, select or epoll: it becomes readable each time `flushed` moves, whoever flushed, and when
+/// the queue is poisoned or closed. It is an eventfd(2), non-blocking and close-on-exec, made by the first call; every call
+/// gives the same one. Appends know nothing of it, and a queue that was never asked for it has none.
+///
+/// How to use it: call mfq_flush_start, then look; and each time it is readable read 8 bytes from it, which makes it wait
+/// for the next event, then look. To look is to call mfq_offsets and to complete whatever lies below `flushed`;
+/// mfq_wait(queue, MFQ_FLUSHED, offset, 0) tells in addition whether what is missing still can come: POISONED and
+/// CLOSED say no. Reading first and looking second loses nothing. Events that come together are one, and one may come of
+/// which an earlier look has seen everything. Do not write to it.
+///
+/// Errors: INVALID, CLOSED, IO (there are no more descriptors: mfq_last_errno).
+///
+/// Ownership: it is the queue's, do not close it. mfq_close makes it readable and then closes it; its number may be given to
+/// another file from then on, so a host must be done with it before. A host that polls in one thread while another may
+/// close polls a dup(2) of it, which it closes itself: that one is readable after mfq_close, and calls with the queue then
+/// answer CLOSED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mfq_event_fd(queue: *mut mfq_queue_t, fd: *mut i32) -> mfq_status_t {
+    guard(queue, || {
+        let queue = handles::queue(queue, "mfq_event_fd: queue")?;
+        // SAFETY: the host says that `fd` is its own; checked for NULL and alignment.
+        let out = unsafe { decode::output(fd, "mfq_event_fd: fd")? };
+        out.write(queue.event_fd()?);
+        Ok(())
+    })
 }
 
 /// Waits until everything below `offset` is readable (`which` MFQ_COMMITTED) or on stable storage (MFQ_FLUSHED). It only

@@ -104,6 +104,8 @@ impl Host {
             true mfq_reader_seek(reader, 0);
             true mfq_reader_close(reader);
             true mfq_flush(queue, 0, 0);
+            true mfq_flush_start(queue, 0);
+            true mfq_event_fd(queue, out());
             true mfq_wait(queue, MFQ_COMMITTED, 0, 0);
             true mfq_offsets(queue, out());
             true mfq_stats(queue, out());
@@ -199,7 +201,7 @@ fn a_panic_in_any_function_poisons_the_queue_and_wakes_whoever_waits() {
 fn on(os: &std::sync::Arc<FaultyOs>, path: &Path) -> *mut mfq_queue_t {
     let options = Options { file_size: 4096, ..Options::default() };
     let queue = Queue::open(os.clone(), path, &options).unwrap();
-    handles::pointer(QUEUES.insert(Box::new(queue)).unwrap())
+    handles::pointer(QUEUES.insert(queue).unwrap())
 }
 
 #[test]

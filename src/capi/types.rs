@@ -94,13 +94,15 @@ pub struct mfq_options_t {
     pub filler: u32,
     /// MFQ_MMAP or MFQ_STAGED. Not a property of the queue: each open chooses.
     pub mode: u32,
-    /// MFQ_FLUSH_NONE.
+    /// MFQ_FLUSH_NONE, MFQ_FLUSH_INTERVAL, MFQ_FLUSH_LEAST_PAGES or MFQ_FLUSH_EVERY_APPEND. Files are of huge pages, where the
+    /// file system has them, under the first two only: a sync of one writes 2 MiB where 4 KiB would do.
     pub flush_policy: u32,
     /// MFQ_FLUSH_INTERVAL: 0 means 500. Negative is MFQ_E_INVALID.
     pub flush_interval_ms: i32,
-    /// MFQ_FLUSH_LEAST_PAGES: 0 means 4.
+    /// MFQ_FLUSH_INTERVAL and MFQ_FLUSH_LEAST_PAGES: how many pages have to wait; 0 means 4.
     pub flush_least_pages: u32,
-    /// How long an append may wait for a file: 0 means 5000, < 0 for ever.
+    /// How long an append may wait for a file, and under MFQ_FLUSH_EVERY_APPEND then for its sync: 0 means 5000, < 0 for
+    /// ever.
     pub append_timeout_ms: i32,
     /// How many files are kept ready ahead of the writer: 0 means 2. At most 64; with MFQ_FILLER_ROCKETMQ at most 2.
     pub files_ahead: u32,

@@ -32,6 +32,7 @@ pub enum Call {
     SyncRange,
     BootId,
     MountId,
+    Device,
     Random,
     /// Has no error to return: only a panic and a hang can be aimed at it.
     Clock,
@@ -39,7 +40,7 @@ pub enum Call {
 
 impl Call {
     /// Those that can fail.
-    pub const ALL: [Call; 21] = [
+    pub const ALL: [Call; 22] = [
         Call::Open,
         Call::MakeDirectory,
         Call::Stat,
@@ -60,6 +61,7 @@ impl Call {
         Call::SyncRange,
         Call::BootId,
         Call::MountId,
+        Call::Device,
         Call::Random,
     ];
 }
@@ -82,6 +84,7 @@ struct Plan {
     /// Ordinals from 1; the last ordinal of the range is not included.
     faults: Vec<(Call, std::ops::Range<u64>, Fault)>,
     hanging: usize,
+    synced: Vec<(usize, usize)>,
 }
 
 /// Wraps another `Os`. Clones of the `Arc` it sits in see one plan.
@@ -90,12 +93,13 @@ pub struct FaultyOs {
     plan: Mutex<Plan>,
     changed: Condvar,
     boot_id: Mutex<Option<[u8; 16]>>,
+    device: Mutex<Option<u64>>,
 }
 
 impl FaultyOs {
     pub fn new(inner: Arc<dyn Os>) -> Arc<FaultyOs> {
-        let (plan, changed, boot_id) = (Mutex::default(), Condvar::new(), Mutex::new(None));
-        Arc::new(FaultyOs { inner, plan, changed, boot_id })
+        let (plan, changed) = (Mutex::default(), Condvar::new());
+        Arc::new(FaultyOs { inner, plan, changed, boot_id: Mutex::new(None), device: Mutex::new(None) })
     }
 
     /// The `nth` call of this kind from now on fails (1 is the next), and no other.
@@ -123,9 +127,20 @@ impl FaultyOs {
         self.changed.notify_all();
     }
 
+    /// Lets hanging calls go; other faults stay.
+    pub fn let_go(&self) {
+        self.plan.lock().faults.retain(|(_, _, fault)| *fault != Fault::Hang);
+        self.changed.notify_all();
+    }
+
     /// How many calls of this kind were made.
     pub fn count(&self, call: Call) -> u64 {
         self.plan.lock().made.get(&call).copied().unwrap_or(0)
+    }
+
+    /// Position and length of every range of a file that was to be synced.
+    pub fn synced_ranges(&self) -> Vec<(usize, usize)> {
+        self.plan.lock().synced.clone()
     }
 
     /// Blocks until so many calls hang at once.
@@ -139,6 +154,11 @@ impl FaultyOs {
     /// What `boot_id` answers from now on: another one stands for a reboot.
     pub fn set_boot_id(&self, id: [u8; 16]) {
         *self.boot_id.lock() = Some(id);
+    }
+
+    /// What `device` answers from now on.
+    pub fn set_device(&self, number: u64) {
+        *self.device.lock() = Some(number);
     }
 
     fn enter(&self, call: Call) -> io::Result<()> {
@@ -267,6 +287,7 @@ impl Os for FaultyOs {
     }
 
     fn sync_range(&self, map: &MmapRaw, offset: usize, len: usize) -> io::Result<()> {
+        self.plan.lock().synced.push((offset, len));
         self.enter(Call::SyncRange)?;
         self.inner.sync_range(map, offset, len)
     }
@@ -291,6 +312,14 @@ impl Os for FaultyOs {
     fn mount_id(&self, fd: BorrowedFd<'_>) -> io::Result<u64> {
         self.enter(Call::MountId)?;
         self.inner.mount_id(fd)
+    }
+
+    fn device(&self, fd: BorrowedFd<'_>) -> io::Result<u64> {
+        self.enter(Call::Device)?;
+        match *self.device.lock() {
+            Some(number) => Ok(number),
+            None => self.inner.device(fd),
+        }
     }
 
     fn random(&self) -> io::Result<u64> {

@@ -261,6 +261,16 @@ impl Os for Linux {
         Ok(if known { stat.stx_mnt_id } else { 0 })
     }
 
+    fn device(&self, fd: BorrowedFd<'_>) -> io::Result<u64> {
+        let mut stat = MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: `stat` has the size the call fills when it succeeds.
+        let stat = unsafe {
+            check(libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()))?;
+            stat.assume_init()
+        };
+        Ok(stat.st_dev)
+    }
+
     fn random(&self) -> io::Result<u64> {
         let mut bytes = [0u8; 8];
         // SAFETY: the buffer is ours and as long as the call is told; requests up to 256 bytes are never cut short.

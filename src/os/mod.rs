@@ -3,16 +3,18 @@
 //!
 //! One trait from the first day, because fault injection, crash enumeration and simulation stand on it. What is not
 //! behind it: the end of a mapping and of a descriptor (munmap and close, when a `MmapRaw` or an `OwnedFd` is dropped),
-//! loads and stores in mapped memory, monotonic time and sleeps (std), locks (parking_lot), and the barrier and the
-//! threads of this module.
+//! loads and stores in mapped memory, monotonic time and sleeps (std), locks (parking_lot, std), and the barrier, the threads
+//! and the eventfd of this module.
 
 mod barrier;
+mod event_fd;
 mod faults;
 mod linux;
 mod threads;
 mod whole;
 
 pub use barrier::{heavy_barrier, light_barrier, prepare_barriers};
+pub(crate) use event_fd::EventFd;
 pub use faults::{Call, Fault, FaultyOs};
 pub use linux::native;
 pub(crate) use threads::spawn;
@@ -108,5 +110,7 @@ pub trait Os: Send + Sync {
     fn boot_id(&self) -> io::Result<[u8; 16]>;
     /// Different after each mount; see `linux.rs` for kernels that cannot promise this.
     fn mount_id(&self, fd: BorrowedFd<'_>) -> io::Result<u64>;
+    /// The device that a file lies on.
+    fn device(&self, fd: BorrowedFd<'_>) -> io::Result<u64>;
     fn random(&self) -> io::Result<u64>;
 }

@@ -3,6 +3,7 @@
 
 #include <mfq.h>
 
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -169,8 +170,6 @@ static void open_refuses_senseless_options(void) {
   REFUSES(flags, UINT32_MAX, MFQ_E_INVALID, "flags");
   REFUSES(file_size, 65537, MFQ_E_INVALID, "file_size");
   REFUSES(file_size, UINT64_MAX, MFQ_E_INVALID, "file_size");
-  for (uint32_t policy = MFQ_FLUSH_INTERVAL; policy <= MFQ_FLUSH_EVERY_APPEND; policy++)
-    REFUSES(flush_policy, policy, MFQ_E_UNSUPPORTED, "flush_policy");
   for (uint32_t flag = MFQ_OPEN_ADOPT; flag <= MFQ_OPEN_SALVAGE; flag *= 2)
     REFUSES(flags, flag, MFQ_E_UNSUPPORTED, "flags");
   for (uint32_t flag = MFQ_OPEN_LOCK_POOL; flag <= MFQ_OPEN_POOL_FAIL_FAST; flag *= 2)
@@ -247,7 +246,8 @@ static void all_refuse_queue(mfq_queue_t *queue, mfq_status_t status, const char
   char buf[8];
   size_t len;
   uint64_t next;
-  UNTOUCHED(file), UNTOUCHED(reader), UNTOUCHED(at), UNTOUCHED(claim), UNTOUCHED(view);
+  int32_t fd;
+  UNTOUCHED(fd), UNTOUCHED(file), UNTOUCHED(reader), UNTOUCHED(at), UNTOUCHED(claim), UNTOUCHED(view);
   UNTOUCHED(buf), UNTOUCHED(len), UNTOUCHED(next), UNTOUCHED(offsets.min), UNTOUCHED(stats.appends);
   FAILS(mfq_get_last(queue, 0, &file), status, word);
   FAILS(mfq_find(queue, 0, &file), status, word);
@@ -259,12 +259,14 @@ static void all_refuse_queue(mfq_queue_t *queue, mfq_status_t status, const char
   FAILS(mfq_view(queue, 0, &view), status, word);
   FAILS(mfq_reader_open(queue, 0, &reader), status, word);
   FAILS(mfq_flush(queue, 0, 0), status, word);
+  FAILS(mfq_flush_start(queue, 0), status, word);
+  FAILS(mfq_event_fd(queue, &fd), status, word);
   FAILS(mfq_wait(queue, MFQ_COMMITTED, 0, 0), status, word);
   FAILS(mfq_offsets(queue, &offsets), status, word);
   FAILS(mfq_stats(queue, &stats), status, word);
   FAILS(mfq_close(queue), status, word);
   CHECK_UNTOUCHED(file), CHECK_UNTOUCHED(reader), CHECK_UNTOUCHED(at), CHECK_UNTOUCHED(claim), CHECK_UNTOUCHED(view);
-  CHECK_UNTOUCHED(buf), CHECK_UNTOUCHED(len), CHECK_UNTOUCHED(next);
+  CHECK_UNTOUCHED(buf), CHECK_UNTOUCHED(len), CHECK_UNTOUCHED(next), CHECK_UNTOUCHED(fd);
   CHECK_UNTOUCHED(offsets.min), CHECK_UNTOUCHED(stats.appends);
 }
 
@@ -592,9 +594,70 @@ static void output_structs_have_the_size_the_host_says(void) {
   CHECK_UNTOUCHED(shorter.wrote);
   FAILS(mfq_wait(queue, 2, 0, 0), MFQ_E_INVALID, "which is 2");
   FAILS(mfq_get_last(queue, 0, NULL), MFQ_E_INVALID, "file is NULL");
+  FAILS(mfq_flush(queue, (uint64_t)INT64_MAX + 1, 0), MFQ_E_INVALID, "up_to");
+  FAILS(mfq_flush_start(queue, (uint64_t)INT64_MAX + 1), MFQ_E_INVALID, "up_to");
+  FAILS(mfq_event_fd(queue, NULL), MFQ_E_INVALID, "fd is NULL");
+  int32_t fds[2];
+  FAILS(mfq_event_fd(queue, misaligned(fds)), MFQ_E_INVALID, "fd is not aligned");
   FAILS(mfq_find(queue, 0, NULL), MFQ_E_INVALID, "file is NULL");
   WORKS(mfq_file_release(file));
   WORKS(mfq_close(queue));
+}
+
+/* The one failure of an append after which the record is there, so that the host has to know where. */
+static void what_is_not_durable_in_time_is_appended_all_the_same(void) {
+  mfq_options_t options = small();
+  options.flush_policy = MFQ_FLUSH_EVERY_APPEND;
+  options.append_timeout_ms = 20;
+  mfq_queue_t *queue = NULL;
+  WORKS(mfq_open(in_dir("durable"), &options, &queue));
+  if (queue == NULL) exit(1);
+  mfq_offsets_t offsets = {.struct_size = sizeof offsets};
+  mfq_span_t at, places[2];
+  mfq_claim_t open, claim;
+  mfq_slice_t parts[2] = {{"ab", 2}, {"cd", 2}};
+  WORKS(mfq_append(queue, "x", 1, &at));
+  WORKS(mfq_offsets(queue, &offsets));
+  CHECK(offsets.flushed == at.end);
+  WORKS(mfq_claim(queue, 8, &open)); /* nothing behind it is durable before it ends */
+  uint64_t next = at.end + 24;
+  FAILS(mfq_append(queue, "y", 1, &at), MFQ_E_NOT_DURABLE, "appended");
+  CHECK(at.offset == next && at.end > next);
+  FAILS(mfq_appendv(queue, parts, 2, &places[0]), MFQ_E_NOT_DURABLE, "appended");
+  CHECK(places[0].offset == at.end);
+  next = places[0].end;
+  FAILS(mfq_append_batch(queue, parts, 2, places), MFQ_E_NOT_DURABLE, "appended");
+  CHECK(places[0].offset == next && places[1].offset == places[0].end);
+  WORKS(mfq_claim(queue, 1, &claim));
+  FAILS(mfq_commit(&claim, 1, &at), MFQ_E_NOT_DURABLE, "appended");
+  CHECK(at.offset == places[1].end);
+  FAILS(mfq_commit(&claim, 1, NULL), MFQ_E_CLOSED, "");
+  WORKS(mfq_abort(&open));
+  WORKS(mfq_append(queue, "z", 1, &at));
+  WORKS(mfq_wait(queue, MFQ_FLUSHED, at.end, 0));
+  WORKS(mfq_close(queue));
+}
+
+static void the_event_descriptor_ends_with_its_queue(void) {
+  mfq_queue_t *queue = opened("event");
+  mfq_span_t at;
+  int32_t fd = -1, again = -1;
+  WORKS(mfq_event_fd(queue, &fd));
+  WORKS(mfq_event_fd(queue, &again));
+  CHECK(fd >= 0 && fd == again);
+  int ours = dup(fd);
+  struct pollfd polled = {.fd = ours, .events = POLLIN};
+  WORKS(mfq_append(queue, "x", 1, &at));
+  CHECK(poll(&polled, 1, 0) == 0);
+  WORKS(mfq_flush_start(queue, at.end));
+  CHECK(poll(&polled, 1, 30000) == 1);
+  uint64_t events;
+  CHECK(read(fd, &events, sizeof events) == sizeof events);
+  WORKS(mfq_wait(queue, MFQ_FLUSHED, at.end, 0));
+  WORKS(mfq_close(queue));
+  CHECK(poll(&polled, 1, 0) == 1);
+  CHECK(close(fd) == -1);
+  close(ours);
 }
 
 int main(int argc, char **argv) {
@@ -615,6 +678,8 @@ int main(int argc, char **argv) {
   a_claim_ends_once();
   read_refuses_bad_places();
   output_structs_have_the_size_the_host_says();
+  what_is_not_durable_in_time_is_appended_all_the_same();
+  the_event_descriptor_ends_with_its_queue();
   if (failures > 0) printf("%d checks failed\n", failures);
   return failures > 0;
 }

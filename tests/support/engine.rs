@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each test uses a part of it
 
 use mfq::os::{Call, Fault, FaultyOs, native};
-use mfq::{Deadline, Error, Filler, Format, Options, Queue, ReadOutcome, Result, Span, Status};
+use mfq::{Deadline, Error, Filler, Format, OpenQueue, Options, Queue, ReadOutcome, Result, Span, Status};
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
@@ -86,7 +86,7 @@ pub fn scratch() -> TempDir {
 
 /// A queue over a system of its own. Dropping it lets hanging calls go first: a close waits for them.
 pub struct Opened {
-    queue: Queue,
+    queue: OpenQueue,
     pub os: Arc<FaultyOs>,
     pub path: PathBuf,
 }

@@ -749,6 +749,10 @@ impl Os for SimDisk {
         self.os.mount_id(fd)
     }
 
+    fn device(&self, fd: BorrowedFd<'_>) -> io::Result<u64> {
+        self.os.device(fd)
+    }
+
     fn random(&self) -> io::Result<u64> {
         self.os.random().map(|_| 0x5EED)
     }
