@@ -10,8 +10,9 @@
 //! |---|---|
 //! | `capi` | how C calls in, and gets its answers |
 //! | `append` `claim` `reader` `flush` `recovery` | what can be done with a log |
+//! | `scan` `walk` | where a log ends: in RECORD, in RAW |
 //! | `queue` | what an open queue is, and how it goes from one file to the next |
-//! | `place` `frame` `record` `raw` | how writers share the end of the log; one frame in its file; the bytes of RECORD and of RAW |
+//! | `place` `frame` `record` `raw` `rocketmq` | how writers share the end of the log; one frame in its file; the bytes of RECORD, of RAW, of RocketMQ's messages |
 //! | `allocate` `runtime` | who makes files, in which order; what the process has once |
 //! | `queue_files` `file_table` `positions` | one queue's files; which holds an offset; how far they are written |
 //! | `directory` `meta` `checkpoint` `tail` `sealed` | names, the lock, the small files in `.mfq` |
@@ -48,10 +49,13 @@ mod raw;
 mod reader;
 mod record;
 mod recovery;
+mod rocketmq;
 mod runtime;
+mod scan;
 mod sealed;
 mod stats;
 mod tail;
+mod walk;
 
 pub use claim::{Claim, release_orphan};
 pub use deadline::Deadline;
@@ -61,4 +65,5 @@ pub use options::{Filler, FlushPolicy, Format, Mode, Options, Walk};
 pub use positions::{FilePositions, Positions};
 pub use queue::{Offsets, Queue, Span, Which};
 pub use reader::{ReadOutcome, Reader, View};
+pub use recovery::{Ended, Recovery};
 pub use stats::{CREATION_BUCKETS, Stats};

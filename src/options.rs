@@ -95,7 +95,7 @@ pub struct Options {
     pub lock_pool: bool,
     /// STAGED: an append that finds no buffer free fails at once.
     pub pool_fail_fast: bool,
-    /// RAW: finds the end after a power cut.
+    /// RAW: finds the end after a power cut, and of a directory that is adopted.
     pub walk: Option<Walk>,
     /// RAW: takes over a directory of files that has no `.mfq`.
     pub adopt: bool,
@@ -129,6 +129,17 @@ impl Options {
         if self.filler != Filler::Zero && self.format != Format::Raw {
             return invalid("filler is set but format is RECORD, which has no filler".into());
         }
+        if self.walk.is_some() && self.format != Format::Raw {
+            return invalid("walk is set but format is RECORD, which needs no walker".into());
+        }
+        if self.adopt && (self.format != Format::Raw || self.file_size == 0) {
+            return invalid("flags has MFQ_OPEN_ADOPT, which needs format MFQ_RAW and a file_size".into());
+        }
+        if self.salvage && (self.strict || self.read_only) {
+            let what =
+                "flags has MFQ_OPEN_SALVAGE, which goes neither with MFQ_OPEN_STRICT nor with MFQ_OPEN_READ_ONLY";
+            return invalid(what.into());
+        }
         if self.files_ahead > MOST_FILES_AHEAD {
             return invalid(format!("files_ahead {} is more than {MOST_FILES_AHEAD}", self.files_ahead));
         }
@@ -149,10 +160,6 @@ impl Options {
         let later = [
             (self.mode == Mode::Staged, "mode MFQ_STAGED"),
             (self.flush_policy != FlushPolicy::None, "a flush_policy other than MFQ_FLUSH_NONE"),
-            (self.walk.is_some(), "walk"),
-            (self.adopt, "flags: MFQ_OPEN_ADOPT"),
-            (self.strict, "flags: MFQ_OPEN_STRICT"),
-            (self.salvage, "flags: MFQ_OPEN_SALVAGE"),
             (self.lock_pool, "flags: MFQ_OPEN_LOCK_POOL"),
             (self.pool_fail_fast, "flags: MFQ_OPEN_POOL_FAIL_FAST"),
         ];

@@ -20,6 +20,7 @@ use crate::positions::Positions;
 use crate::queue_files::QueueFiles;
 use crate::raw;
 use crate::record::{HEADER_BYTES, Kind};
+use crate::recovery::Recovery;
 use crate::runtime::Lease;
 use crate::stats::{Stats, count};
 use crate::tail::Tail;
@@ -70,6 +71,7 @@ const MOST_FILES_AHEAD: u32 = 8;
 pub struct Queue {
     pub(crate) files: Arc<QueueFiles>,
     pub(crate) meta: Meta,
+    pub(crate) recovery: Recovery,
     /// Where the first file begins.
     pub(crate) first_offset: u64,
     pub(crate) positions: Arc<Positions>,
@@ -93,14 +95,15 @@ pub(crate) struct Recovered {
     /// In order; the log ends in the last one.
     pub files: VecDeque<Arc<MappedFile>>,
     pub meta: Meta,
-    pub end: u64,
+    pub recovery: Recovery,
     pub checkpoint: Checkpoint,
     pub tail: Option<Tail>,
 }
 
 impl Queue {
     pub(crate) fn assemble(recovered: Recovered, options: &Options) -> Result<Queue> {
-        let Recovered { directory, files, meta, end, checkpoint, tail } = recovered;
+        let Recovered { directory, files, meta, recovery, checkpoint, tail } = recovered;
+        let end = recovery.cut_at;
         if let Some(last) = files.back() {
             last.reserved().store(end - last.start(), Ordering::Release);
         }
@@ -108,6 +111,7 @@ impl Queue {
         Ok(Queue {
             files: Arc::new(QueueFiles::new(directory, table, end)),
             meta,
+            recovery,
             first_offset: checkpoint.first,
             positions: Arc::new(Positions::new(end, checkpoint.durable)),
             moved: Event::default(),

@@ -5,7 +5,7 @@ mod support;
 use std::process::Command;
 
 /// In the order of the alphabet.
-const EXPORTED: [&str; 30] = [
+const EXPORTED: [&str; 32] = [
     "mfq_abi_version",
     "mfq_abort",
     "mfq_append",
@@ -29,6 +29,7 @@ const EXPORTED: [&str; 30] = [
     "mfq_reader_next",
     "mfq_reader_open",
     "mfq_reader_seek",
+    "mfq_recovery",
     "mfq_set_log",
     "mfq_stats",
     "mfq_strerror",
@@ -36,6 +37,7 @@ const EXPORTED: [&str; 30] = [
     "mfq_view",
     "mfq_view_release",
     "mfq_wait",
+    "mfq_walk_rocketmq",
 ];
 
 #[test]
