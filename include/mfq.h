@@ -352,7 +352,8 @@ typedef struct {
   const uint8_t *base;
 } mfq_file_info_t;
 
-// What mfq_offsets tells: flushed <= committed <= wrote <= reserved, each the end of what it names; they only grow.
+// What mfq_offsets tells: flushed <= committed <= wrote <= reserved, each the end of what it names; they only grow, but for
+// mfq_truncate_after.
 typedef struct {
   // sizeof(mfq_offsets_t), set by the host before the call.
   size_t struct_size;
@@ -604,6 +605,35 @@ mfq_status_t mfq_recovery(mfq_queue_t *queue, mfq_recovery_t *report);
 // if its magic is known, its lengths add up to its size, and the CRC of its body is right; a blank reaches to the end of
 // the file. May be called from anywhere, and answers -1 if `bytes` is NULL.
 int64_t mfq_walk_rocketmq(void *context, const uint8_t *bytes, size_t available);
+
+// Cuts the log at `offset`, durably: everything there and behind is gone when this returns, and the next append goes
+// there. In MFQ_RECORD a record has to begin or end at `offset`; in MFQ_RAW it is any byte. All offsets that mfq_offsets
+// tells may move back. Files and views that are held stay as they are; a reader behind the new end finds nothing, or what
+// is appended later, and should be set to an offset of a record by mfq_reader_seek.
+//
+// Appends that come meanwhile wait for it. A crash at any moment leaves the log as it was, or a beginning of it that reaches
+// to `offset` at least. The file that is cut is copied up to `offset`, which takes space for one file more until this
+// returns.
+//
+// Errors: INVALID (`offset` lies within a record, below the first offset, or beyond what is committed), CLOSED, BUSY (a
+// claim is open), READ_ONLY, POISONED; nothing has happened then, nor after NO_SPACE or NO_MEMORY. IO: nothing has happened,
+// or the queue is poisoned from now on, and opening it anew shows how far it came.
+//
+// Blocks: for the disk, and for appends that are under way.
+mfq_status_t mfq_truncate_after(mfq_queue_t *queue, uint64_t offset);
+
+// Removes the files that end at or before `offset`, durably, but never the last one: what lies below is NOT_FOUND from
+// then on, and mfq_offsets_t.min moves to the beginning of the file in which `offset` lies. Files and views that are held
+// stay readable; a file's space comes back once nothing holds it any more, and no call that was inside the queue when it
+// was removed still is (with a later truncation, if such a call takes its time).
+//
+// Appends go on meanwhile. A crash at any moment leaves all of it or none; files that are left over are removed by the next
+// mfq_open.
+//
+// Errors: INVALID (`offset` is beyond what is committed), CLOSED, READ_ONLY, POISONED, IO, NO_SPACE.
+//
+// Blocks: for the disk, and for a flush that is at work.
+mfq_status_t mfq_truncate_before(mfq_queue_t *queue, uint64_t offset);
 
 // Counts what the queue did since it was opened. The host sets stats->struct_size.
 //

@@ -211,6 +211,24 @@ impl Directory {
         })
     }
 
+    pub fn write_temporary(&self, fd: BorrowedFd<'_>, start: u64, bytes: &[u8], at: u64) -> Result<()> {
+        let written = write_all(&*self.os, fd, bytes, at);
+        written.map_err(|cause| Error::system(format_args!("{}: writing a copy", self.name(start)), cause))
+    }
+
+    pub fn sync_temporary(&self, fd: BorrowedFd<'_>, start: u64) -> Result<()> {
+        let synced = self.os.sync_data(fd);
+        synced.map_err(|cause| Error::system(format_args!("{}: syncing a copy", self.name(start)), cause))
+    }
+
+    /// Puts the temporary file in the place of the one that has its name.
+    pub fn replace_by_temporary(&self, start: u64) -> Result<()> {
+        let from = temporary_name(start);
+        let to = file_name(start);
+        let renamed = self.os.rename((self.private.as_fd(), Path::new(&from)), (self.queue.as_fd(), Path::new(&to)));
+        renamed.map_err(|cause| Error::system(format_args!("{}: replacing", self.name(start)), cause))
+    }
+
     pub fn remove(&self, start: u64) -> Result<()> {
         let removed = self.os.unlink(self.queue.as_fd(), Path::new(&file_name(start)));
         removed.map_err(|cause| Error::system(format_args!("{}: removing", self.name(start)), cause))

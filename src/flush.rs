@@ -44,6 +44,7 @@ impl Queue {
             self.poison();
         }
         self.check_not_poisoned()?;
+        let up_to = up_to.min(self.positions.committed()); // a truncation may have come first
         let from = self.positions.flushed();
         if from >= up_to {
             return Ok(());
@@ -83,8 +84,8 @@ impl Queue {
         Ok(())
     }
 
-    fn write_checkpoint(&self, durable: u64, clean: bool, last: &mut Checkpoint) -> Result<()> {
-        let next = Checkpoint { epoch: last.epoch + 1, durable, first: self.first_offset, clean };
+    pub(crate) fn write_checkpoint(&self, durable: u64, clean: bool, last: &mut Checkpoint) -> Result<()> {
+        let next = Checkpoint { epoch: last.epoch + 1, durable, first: last.first, clean };
         self.files.directory.write_checkpoint(&next)?;
         *last = next;
         Ok(())

@@ -9,7 +9,7 @@
 //! | module | question it answers |
 //! |---|---|
 //! | `capi` | how C calls in, and gets its answers |
-//! | `append` `claim` `reader` `flush` `recovery` | what can be done with a log |
+//! | `append` `claim` `reader` `flush` `truncate` `recovery` | what can be done with a log |
 //! | `scan` `walk` | where a log ends: in RECORD, in RAW |
 //! | `queue` | what an open queue is, and how it goes from one file to the next |
 //! | `place` `frame` `record` `raw` `rocketmq` | how writers share the end of the log; one frame in its file; the bytes of RECORD, of RAW, of RocketMQ's messages |
@@ -17,6 +17,7 @@
 //! | `queue_files` `file_table` `positions` | one queue's files; which holds an offset; how far they are written |
 //! | `directory` `meta` `checkpoint` `tail` `sealed` | names, the lock, the small files in `.mfq` |
 //! | `mapped_file` | one file: its mapping and who holds it |
+//! | `pin` | which handles of C are in use by a call |
 //! | `os` | every system call |
 //! | `error` `options` `stats` `deadline` `event` `give_way` `log` | used by all |
 
@@ -41,6 +42,7 @@ mod mapped_file;
 mod meta;
 mod options;
 pub mod os;
+mod pin;
 mod place;
 mod positions;
 mod queue;
@@ -55,6 +57,7 @@ mod scan;
 mod sealed;
 mod stats;
 mod tail;
+mod truncate;
 mod walk;
 
 pub use claim::{Claim, release_orphan};

@@ -1,7 +1,7 @@
 //! An open queue: its files in order, its positions, the step from one file to the next.
 //!
 //! What can be done with it has files of its own: [`crate::append`], [`crate::claim`], [`crate::reader`],
-//! [`crate::flush`], [`crate::recovery`].
+//! [`crate::flush`], [`crate::truncate`], [`crate::recovery`].
 
 use crate::allocate::{self, Found, PREFAULT_AHEAD_BYTES};
 use crate::checkpoint::Checkpoint;
@@ -24,7 +24,7 @@ use crate::recovery::Recovery;
 use crate::runtime::Lease;
 use crate::stats::{Stats, count};
 use crate::tail::Tail;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub struct Span {
     pub end: u64,
 }
 
-/// `reserved >= wrote >= committed >= flushed`; each only grows.
+/// `reserved >= wrote >= committed >= flushed`; each only grows, but for `Queue::truncate_after`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Offsets {
     /// The first byte still there.
@@ -72,8 +72,10 @@ pub struct Queue {
     pub(crate) files: Arc<QueueFiles>,
     pub(crate) meta: Meta,
     pub(crate) recovery: Recovery,
-    /// Where the first file begins.
-    pub(crate) first_offset: u64,
+    /// Where the first file begins; moves under the checkpoint's lock.
+    pub(crate) first: AtomicU64,
+    /// Held by whoever moves the end back; shared by those who take the next file, and by those who ask where the end is.
+    pub(crate) end_moves: RwLock<()>,
     pub(crate) positions: Arc<Positions>,
     /// A position moved, or the queue was closed.
     pub(crate) moved: Event,
@@ -81,12 +83,12 @@ pub struct Queue {
     pub(crate) checkpoint: Mutex<Checkpoint>,
     pub(crate) append_timeout_ms: i32,
     /// RAW: knows `committed` after the death of the process.
-    tail: Option<Tail>,
+    pub(crate) tail: Option<Tail>,
     state: AtomicU32,
     /// Appends that reach this offset tell the allocation service where the writer is.
-    attention_at: AtomicU64,
+    pub(crate) attention_at: AtomicU64,
     files_ahead: AtomicU32,
-    lease: Option<Lease>,
+    pub(crate) lease: Option<Lease>,
 }
 
 /// What recovery found, for [`Queue::assemble`].
@@ -112,7 +114,8 @@ impl Queue {
             files: Arc::new(QueueFiles::new(directory, table, end)),
             meta,
             recovery,
-            first_offset: checkpoint.first,
+            first: AtomicU64::new(checkpoint.first),
+            end_moves: RwLock::new(()),
             positions: Arc::new(Positions::new(end, checkpoint.durable)),
             moved: Event::default(),
             checkpoint: Mutex::new(checkpoint),
@@ -129,6 +132,7 @@ impl Queue {
     pub fn get_last(&self, deadline: Deadline) -> Result<Arc<MappedFile>> {
         self.check_open()?;
         loop {
+            let _still = self.end_moves.read();
             let last = self.files.table.last();
             if let Some(file) = last.filter(|file| self.is_read_only() || !self.is_full(file)) {
                 return Ok(self.files.table.find(file.start()).expect("the last file is in the table"));
@@ -144,9 +148,13 @@ impl Queue {
     pub fn find(&self, offset: u64) -> Result<Arc<MappedFile>> {
         self.check_open()?;
         self.files.table.find(offset).ok_or_else(|| {
-            let status = if offset < self.first_offset { Status::NotFound } else { Status::End };
+            let status = if offset < self.first_offset() { Status::NotFound } else { Status::End };
             Error::new(status, format!("offset {offset} lies in no file of the queue"))
         })
+    }
+
+    pub(crate) fn first_offset(&self) -> u64 {
+        self.first.load(Ordering::Acquire)
     }
 
     pub fn offsets(&self) -> Result<Offsets> {
@@ -154,7 +162,7 @@ impl Queue {
         let flushed = self.positions.flushed();
         let wrote = self.advance_wrote(u64::MAX);
         let reserved = self.reserved();
-        Ok(Offsets { min: self.first_offset, reserved, wrote, committed: wrote, flushed })
+        Ok(Offsets { min: self.first_offset(), reserved, wrote, committed: wrote, flushed })
     }
 
     pub fn positions(&self) -> Arc<Positions> {
@@ -263,12 +271,14 @@ impl Queue {
         self.files.directory.os.now_ms()
     }
 
-    /// The file after `full`, or the first one, waited for until the deadline. It is in the table, and not yet the last.
+    /// The file after `full`, or the first one, waited for until the deadline. It is in the table, and not yet the last. The
+    /// caller has the end hold still.
     pub(crate) fn next_file(&self, full: Option<&MappedFile>, deadline: Deadline) -> Result<&MappedFile> {
-        let start = full.map_or(self.first_offset, MappedFile::end);
+        let start = full.map_or(self.first_offset(), MappedFile::end);
         if let Some(file) = self.files.table.find_ref(start) {
             return Ok(file);
         }
+        self.check_writable()?; // as a truncation that failed leaves it
         let lease = self.lease.as_ref().expect("only a writer rolls");
         let counters = &self.files.counters;
         let (file, found) = lease.allocation().take(&self.files, start, deadline).inspect_err(|error| {
@@ -315,7 +325,7 @@ impl Queue {
         }
         self.attention_at.store(again_at, Ordering::Relaxed);
         let allocation = lease.allocation();
-        allocation.look_ahead(&self.files, last.end(), ahead);
+        allocation.look_ahead(&self.files, ahead);
         allocation.prefault_ahead(&self.files, writer_at);
         allocation.wake();
     }
@@ -347,6 +357,7 @@ impl Queue {
     /// of the log; whoever needs to know walks. Several may walk at once: one of them moves it.
     pub(crate) fn advance_wrote(&self, until: u64) -> u64 {
         loop {
+            let cuts = self.files.table.cuts();
             let from = self.positions.wrote();
             // What lies behind the end that a read-only open has found was judged to be no part of the log.
             if from >= until || self.meta.format == Format::Raw || self.is_read_only() {
@@ -371,7 +382,7 @@ impl Queue {
             if at == from {
                 return from;
             }
-            if self.positions.try_advance_wrote(from, at) {
+            if self.files.table.unless_cut(cuts, || self.positions.try_advance_wrote(from, at)) {
                 self.files.counters.appends.fetch_add(appends, Ordering::Relaxed);
                 self.files.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
                 return at;
@@ -381,7 +392,12 @@ impl Queue {
 
     /// The end of what writers have been given.
     pub(crate) fn reserved(&self) -> u64 {
-        let Some(last) = self.files.table.last() else { return self.first_offset };
+        let _still = self.end_moves.read(); // whoever moves it back takes what is left, for as long as that takes
+        self.reserved_while_still()
+    }
+
+    fn reserved_while_still(&self) -> u64 {
+        let Some(last) = self.files.table.last() else { return self.first_offset() };
         if self.is_read_only() {
             return self.positions.wrote();
         }
@@ -406,7 +422,7 @@ impl Queue {
             Format::Raw => 1,
             Format::Record => HEADER_BYTES,
         };
-        file.end() - self.reserved().clamp(file.start(), file.end()) < least
+        file.end() - self.reserved_while_still().clamp(file.start(), file.end()) < least
     }
 }
 

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 /// A message as RocketMQ lays it out, without topic and properties.
 fn message(body: &[u8]) -> Vec<u8> {
     let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, body) as u32 & 0x7FFF_FFFF;
-    let mut bytes = vec![0; 88];
+    let mut bytes = [0; 88];
     bytes[..4].copy_from_slice(&(91 + body.len() as u32).to_be_bytes());
     bytes[4..8].copy_from_slice(&0xDAA3_20A7u32.to_be_bytes());
     bytes[8..12].copy_from_slice(&crc.to_be_bytes());

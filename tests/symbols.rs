@@ -5,7 +5,7 @@ mod support;
 use std::process::Command;
 
 /// In the order of the alphabet.
-const EXPORTED: [&str; 32] = [
+const EXPORTED: [&str; 34] = [
     "mfq_abi_version",
     "mfq_abort",
     "mfq_append",
@@ -33,6 +33,8 @@ const EXPORTED: [&str; 32] = [
     "mfq_set_log",
     "mfq_stats",
     "mfq_strerror",
+    "mfq_truncate_after",
+    "mfq_truncate_before",
     "mfq_version",
     "mfq_view",
     "mfq_view_release",

@@ -8,6 +8,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::mapped_file::MappedFile;
 use crate::os;
+use crate::pin;
 use crate::queue::{Queue, Which};
 use crate::rocketmq;
 use std::ffi::{c_char, c_void};
@@ -223,6 +224,50 @@ pub unsafe extern "C" fn mfq_walk_rocketmq(context: *mut c_void, bytes: *const u
     // No handle, no lock, no callback: a panic could only be a bug of the walk, and ends it.
     std::panic::catch_unwind(AssertUnwindSafe(|| read.map_or(-1, |read| rocketmq::unit_bytes(available as u64, read))))
         .unwrap_or(-1)
+}
+
+/// Cuts the log at `offset`, durably: everything there and behind is gone when this returns, and the next append goes
+/// there. In MFQ_RECORD a record has to begin or end at `offset`; in MFQ_RAW it is any byte. All offsets that mfq_offsets
+/// tells may move back. Files and views that are held stay as they are; a reader behind the new end finds nothing, or what
+/// is appended later, and should be set to an offset of a record by mfq_reader_seek.
+///
+/// Appends that come meanwhile wait for it. A crash at any moment leaves the log as it was, or a beginning of it that reaches
+/// to `offset` at least. The file that is cut is copied up to `offset`, which takes space for one file more until this
+/// returns.
+///
+/// Errors: INVALID (`offset` lies within a record, below the first offset, or beyond what is committed), CLOSED, BUSY (a
+/// claim is open), READ_ONLY, POISONED; nothing has happened then, nor after NO_SPACE or NO_MEMORY. IO: nothing has happened,
+/// or the queue is poisoned from now on, and opening it anew shows how far it came.
+///
+/// Blocks: for the disk, and for appends that are under way.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mfq_truncate_after(queue: *mut mfq_queue_t, offset: u64) -> mfq_status_t {
+    guard(|| truncate(queue, "mfq_truncate_after: queue", |queue| queue.truncate_after(offset)))
+}
+
+/// Removes the files that end at or before `offset`, durably, but never the last one: what lies below is NOT_FOUND from
+/// then on, and mfq_offsets_t.min moves to the beginning of the file in which `offset` lies. Files and views that are held
+/// stay readable; a file's space comes back once nothing holds it any more, and no call that was inside the queue when it
+/// was removed still is (with a later truncation, if such a call takes its time).
+///
+/// Appends go on meanwhile. A crash at any moment leaves all of it or none; files that are left over are removed by the next
+/// mfq_open.
+///
+/// Errors: INVALID (`offset` is beyond what is committed), CLOSED, READ_ONLY, POISONED, IO, NO_SPACE.
+///
+/// Blocks: for the disk, and for a flush that is at work.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mfq_truncate_before(queue: *mut mfq_queue_t, offset: u64) -> mfq_status_t {
+    guard(|| truncate(queue, "mfq_truncate_before: queue", |queue| queue.truncate_before(offset)))
+}
+
+fn truncate(handle: *mut mfq_queue_t, what: &'static str, truncate: impl FnOnce(&Queue) -> Result<()>) -> Result<()> {
+    let queue = handles::queue(handle, what)?;
+    let outcome = truncate(&queue);
+    // SAFETY: every call on a queue is pinned by its handle, and rests only where it keeps no reference to a file; this one
+    // is done with them.
+    unsafe { queue.release_removed(|| pin::is_unused(handles::number(handle))) };
+    outcome
 }
 
 /// Counts what the queue did since it was opened. The host sets stats->struct_size.

@@ -141,7 +141,8 @@ pub struct mfq_file_info_t {
     pub base: *const u8,
 }
 
-/// What mfq_offsets tells: flushed <= committed <= wrote <= reserved, each the end of what it names; they only grow.
+/// What mfq_offsets tells: flushed <= committed <= wrote <= reserved, each the end of what it names; they only grow, but for
+/// mfq_truncate_after.
 #[repr(C)]
 pub struct mfq_offsets_t {
     /// sizeof(mfq_offsets_t), set by the host before the call.

@@ -285,6 +285,8 @@ static void all_refuse_queue(mfq_queue_t *queue, mfq_status_t status, const char
   char buf[8];
   size_t len;
   uint64_t next;
+  mfq_recovery_t report = {.struct_size = sizeof report};
+  UNTOUCHED(report.ended);
   UNTOUCHED(file), UNTOUCHED(reader), UNTOUCHED(at), UNTOUCHED(claim), UNTOUCHED(view);
   UNTOUCHED(buf), UNTOUCHED(len), UNTOUCHED(next), UNTOUCHED(offsets.min), UNTOUCHED(stats.appends);
   FAILS(mfq_get_last(queue, 0, &file), status, word);
@@ -300,10 +302,13 @@ static void all_refuse_queue(mfq_queue_t *queue, mfq_status_t status, const char
   FAILS(mfq_wait(queue, MFQ_COMMITTED, 0, 0), status, word);
   FAILS(mfq_offsets(queue, &offsets), status, word);
   FAILS(mfq_stats(queue, &stats), status, word);
+  FAILS(mfq_recovery(queue, &report), status, word);
+  FAILS(mfq_truncate_after(queue, 0), status, word);
+  FAILS(mfq_truncate_before(queue, 0), status, word);
   FAILS(mfq_close(queue), status, word);
   CHECK_UNTOUCHED(file), CHECK_UNTOUCHED(reader), CHECK_UNTOUCHED(at), CHECK_UNTOUCHED(claim), CHECK_UNTOUCHED(view);
   CHECK_UNTOUCHED(buf), CHECK_UNTOUCHED(len), CHECK_UNTOUCHED(next);
-  CHECK_UNTOUCHED(offsets.min), CHECK_UNTOUCHED(stats.appends);
+  CHECK_UNTOUCHED(offsets.min), CHECK_UNTOUCHED(stats.appends), CHECK_UNTOUCHED(report.ended);
 }
 
 static void all_refuse_file(mfq_file_t *file, mfq_status_t status, const char *word) {
@@ -632,6 +637,9 @@ static void output_structs_have_the_size_the_host_says(void) {
   CHECK(shorter.struct_size == offsetof(mfq_offsets_t, wrote) && shorter.reserved == longer.ours.reserved);
   CHECK_UNTOUCHED(shorter.wrote);
   FAILS(mfq_wait(queue, 2, 0, 0), MFQ_E_INVALID, "which is 2");
+  FAILS(mfq_truncate_after(queue, 1), MFQ_E_INVALID, "offset 1");
+  FAILS(mfq_truncate_after(queue, UINT64_MAX), MFQ_E_INVALID, "offset");
+  FAILS(mfq_truncate_before(queue, UINT64_MAX), MFQ_E_INVALID, "offset");
   FAILS(mfq_get_last(queue, 0, NULL), MFQ_E_INVALID, "file is NULL");
   FAILS(mfq_find(queue, 0, NULL), MFQ_E_INVALID, "file is NULL");
   WORKS(mfq_file_release(file));
