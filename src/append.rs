@@ -173,25 +173,29 @@ impl Queue {
     /// again. The counter is looked at before it is added to, so that it never overflows, whoever tries how often.
     #[inline]
     pub(crate) fn raw_file_with_room(&self, deadline: &Cell<Option<Deadline>>) -> Result<Option<&MappedFile>> {
-        if let Some(file) = self.last_with_room()? {
+        if let Some(file) = self.files.table.last()
+            && self.has_room(file)?
+        {
             return Ok(Some(file));
         }
         // Looked at again, as a truncation that was under way made the last file look full, whether it is or not.
         let _still = self.end_moves.read();
-        if let Some(file) = self.last_with_room()? {
+        let last = self.files.table.last();
+        if let Some(file) = last
+            && self.has_room(file)?
+        {
             return Ok(Some(file));
         }
-        let next = self.next_file(self.files.table.last(), deadline_of(self, deadline))?;
+        let next = self.next_file(last, deadline_of(self, deadline))?;
         self.files.table.set_last(next);
         Ok(None)
     }
 
     #[inline]
-    fn last_with_room(&self) -> Result<Option<&MappedFile>> {
-        let Some(file) = self.files.table.last() else { return Ok(None) };
+    fn has_room(&self, file: &MappedFile) -> Result<bool> {
         match file.reserved().load(Ordering::Acquire) {
             counter if counter & raw::EXCLUSIVE != 0 => Err(busy()),
-            counter => Ok((counter <= raw::limit(&self.meta)).then_some(file)),
+            counter => Ok(counter <= raw::limit(&self.meta)),
         }
     }
 
