@@ -161,7 +161,7 @@
 // Reserved: the call was made in a forked child.
 #define MFQ_E_FORKED -19
 
-// The call was made from inside the log callback.
+// The call was made from inside a callback.
 #define MFQ_E_REENTRANT -20
 
 // ---- OPTIONS OF mfq_open ---------------------------------------------------------------------------
@@ -216,13 +216,24 @@
 // append_timeout_ms is not used for it.
 #define MFQ_OPEN_NO_WAIT 4
 
-// flags: take over a directory of files without a queue's own data. MFQ_E_UNSUPPORTED in this version.
+// flags (MFQ_RAW, with a file_size): a directory of data files without `.mfq`, such as a RocketMQ commit log, becomes a
+// queue. Its files have to be as a queue's are: named by their offsets, adjacent, each of file_size bytes; a last one
+// without a byte is removed. It ends where `walk` says, walked from the last two files with data on (MFQ_E_CORRUPT if no
+// unit is there), or without `walk` behind the last byte that is not zero, unverified. What follows is zeroed, files
+// behind it are removed, and the blocks of the last one are reserved; all else stays as it is, and RocketMQ can go back
+// to it. A queue with `.mfq` opens as without this flag.
 #define MFQ_OPEN_ADOPT 8
 
-// flags: refuse a queue that lost something. MFQ_E_UNSUPPORTED in this version.
+// flags: MFQ_E_CORRUPT, and nothing changed on disk, if there is a whole record behind the place where the log ends (see
+// mfq_recovery_t.record_beyond): a part of the log that was not durable is lost, but not its end. MFQ_RAW has no such
+// records.
 #define MFQ_OPEN_STRICT 16
 
-// flags: open a damaged queue with what can be saved. MFQ_E_UNSUPPORTED in this version.
+// flags: open a damaged queue with what can be kept, and say in mfq_recovery what could not. MFQ_RECORD: everything is
+// read from the first file on, damaged stretches become padding up to the next whole record, a checkpoint that is damaged
+// or missing is made anew, and where durable records are missing at the end the queue ends earlier. MFQ_RAW: the
+// checkpoint is, and the end may come earlier; nothing else can be verified. A file missing before others stays
+// MFQ_E_CORRUPT. Not with MFQ_OPEN_STRICT or MFQ_OPEN_READ_ONLY.
 #define MFQ_OPEN_SALVAGE 32
 
 // flags (MFQ_STAGED): the buffers are locked into memory; MFQ_E_NO_MEMORY from mfq_open if all of them together cannot be
@@ -241,6 +252,21 @@
 
 // mfq_wait: until the records below the offset are on stable storage.
 #define MFQ_FLUSHED 1
+
+// mfq_recovery: the queue was created.
+#define MFQ_ENDED_CREATED 0
+
+// mfq_recovery: it had been closed.
+#define MFQ_ENDED_CLEAN 1
+
+// mfq_recovery: its process had ended without closing it; what that had stored was still there.
+#define MFQ_ENDED_PROCESS_DEATH 2
+
+// mfq_recovery: the machine had stopped, or the file system was mounted anew: what was not flushed may be lost.
+#define MFQ_ENDED_POWER_CUT 3
+
+// mfq_recovery: not known, it was adopted (MFQ_OPEN_ADOPT).
+#define MFQ_ENDED_ADOPTED 4
 
 // mfq_set_log: something failed, and the host should know.
 #define MFQ_LOG_ERROR 1
@@ -268,8 +294,9 @@ typedef struct mfq_queue_t mfq_queue_t;
 // one is told MFQ_E_BUSY. From mfq_reader_open to mfq_reader_close.
 typedef struct mfq_reader_t mfq_reader_t;
 
-// Tells the size of the unit that begins at `bytes`, of which `available` bytes can be read: > 0 its size, 0 there is
-// none, the data ends here, < 0 it is damaged.
+// Tells the size of the unit that begins at `bytes`, of which `available` bytes (to the end of the file) can be read: > 0
+// its size, 0 there is none, the data ends here, < 0 it is damaged, which ends the data too. More than `available` counts
+// as damaged. Called by mfq_open, in its thread; it must not call the library (MFQ_E_REENTRANT), nor write.
 typedef int64_t (*mfq_walk_fn_t)(void *context, const uint8_t *bytes, size_t available);
 
 // What mfq_open can be told; fill it by mfq_options_init, then set what differs from the default. Zero always means the
@@ -313,7 +340,9 @@ typedef struct {
   uint32_t permissions;
   // MFQ_OPEN_..., added up. Unknown bits are MFQ_E_INVALID.
   uint32_t flags;
-  // RAW: finds the end of the data after a power cut. Must be NULL in this version (else MFQ_E_UNSUPPORTED).
+  // RAW: finds the end of the data after a power cut, from the last durable offset on that mfq_open knows, and that of a
+  // directory that is adopted; mfq_walk_rocketmq is one. With MFQ_FILLER_ZERO the data goes on behind zeros that fill a
+  // file if the next one begins with a unit. NULL: the data ends behind the last byte that is not zero.
   mfq_walk_fn_t walk;
   // Handed to `walk`.
   void *walk_context;
@@ -343,7 +372,8 @@ typedef struct {
   const uint8_t *base;
 } mfq_file_info_t;
 
-// What mfq_offsets tells: flushed <= committed <= wrote <= reserved, each the end of what it names; they only grow.
+// What mfq_offsets tells: flushed <= committed <= wrote <= reserved, each the end of what it names; they only grow, but for
+// mfq_truncate_after.
 typedef struct {
   // sizeof(mfq_offsets_t), set by the host before the call.
   size_t struct_size;
@@ -358,6 +388,35 @@ typedef struct {
   // On stable storage.
   uint64_t flushed;
 } mfq_offsets_t;
+
+// What mfq_recovery tells: what mfq_open found. The lost is 0 without MFQ_OPEN_SALVAGE, as damage is MFQ_E_CORRUPT then.
+typedef struct {
+  // sizeof(mfq_recovery_t), set by the host before the call.
+  size_t struct_size;
+  // How the queue had been left: MFQ_ENDED_...
+  uint32_t ended;
+  // In how many stretches lost_bytes lie.
+  uint32_t lost_stretches;
+  // Where the log ended, and went on.
+  uint64_t cut_at;
+  // From there to the last byte that was not zero, in each file: bytes that were cut (under MFQ_OPEN_READ_ONLY: that are
+  // passed over).
+  uint64_t cut_bytes;
+  // Everything below is as it was written: its checksums were right, the walker or the last process said so, or it was
+  // durable. Less than cut_at only in RAW after a power cut, or if adopted, without `walk`.
+  uint64_t verified_to;
+  // cut_at - verified_to.
+  uint64_t unverified_bytes;
+  // Claims that nobody had committed or aborted when the process ended: they are padding now.
+  uint64_t claims_passed_over;
+  // RECORD: offset of the first whole record behind cut_at, which was cut too; UINT64_MAX if there was none. It had not
+  // been flushed, and what had been appended before it is lost.
+  uint64_t record_beyond;
+  // MFQ_OPEN_SALVAGE: bytes below the durable offset that were damaged, and are padding now or behind the end.
+  uint64_t lost_bytes;
+  // Where the first of them lies; UINT64_MAX if there are none.
+  uint64_t first_lost;
+} mfq_recovery_t;
 
 // What mfq_stats tells, counted since the queue was opened.
 typedef struct {
@@ -485,12 +544,13 @@ mfq_status_t mfq_set_log(mfq_log_fn_t log, void *context, int32_t level);
 //
 // Opens the queue in the directory `path`, and creates it if it is not there and `options` do not say otherwise: the
 // directory itself, not its parents. `path` is bytes, not text of some encoding. `options` may be NULL: all defaults.
-// After a crash it looks for the end of what was appended, which reads the newest part of the queue.
+// After a crash it looks for the end of what was appended, which reads the newest part of the queue; mfq_recovery tells
+// what it found.
 //
 // Errors: INVALID (an argument or option; `path` is a file; its last component is a symbolic link; the queue has another
 // file size, format or filler), NOT_FOUND (a parent, or the queue under MFQ_OPEN_EXISTING or MFQ_OPEN_READ_ONLY), LOCKED
 // (open already, here or in another process), CORRUPT (a file in it does not belong there, is missing or damaged),
-// VERSION, UNSUPPORTED, NO_SPACE, NO_MEMORY, IO. After NO_SPACE, NO_MEMORY and IO there may be the beginnings of a new
+// or MFQ_OPEN_STRICT has found something, VERSION, UNSUPPORTED, NO_SPACE, NO_MEMORY, IO. After NO_SPACE, NO_MEMORY and IO there may be the beginnings of a new
 // queue, which the next open takes up, or a part of the recovery is done, which the next open repeats; after the others
 // nothing on disk has been changed.
 //
@@ -588,6 +648,46 @@ mfq_status_t mfq_wait(mfq_queue_t *queue, int32_t which, uint64_t offset, int32_
 //
 // Errors: INVALID, CLOSED.
 mfq_status_t mfq_offsets(mfq_queue_t *queue, mfq_offsets_t *offsets);
+
+// Tells what mfq_open found: how the queue had been left, where it ended, what was cut. The host sets
+// report->struct_size.
+//
+// Errors: INVALID, CLOSED.
+mfq_status_t mfq_recovery(mfq_queue_t *queue, mfq_recovery_t *report);
+
+// A walker over RocketMQ's messages (stores 4.x and 5.x), for mfq_options_t.walk; `context` is not used. A message is whole
+// if its magic is known, its lengths add up to its size, and the CRC of its body is right; a blank reaches to the end of
+// the file. May be called from anywhere, and answers -1 if `bytes` is NULL.
+int64_t mfq_walk_rocketmq(void *context, const uint8_t *bytes, size_t available);
+
+// Cuts the log at `offset`, durably: everything there and behind is gone when this returns, and the next append goes
+// there. In MFQ_RECORD a record has to begin or end at `offset`; in MFQ_RAW it is any byte. All offsets that mfq_offsets
+// tells may move back. Files and views that are held stay as they are; a reader behind the new end finds nothing, or what
+// is appended later, and should be set to an offset of a record by mfq_reader_seek.
+//
+// Appends that come meanwhile wait for it. A crash at any moment leaves the log as it was, or a beginning of it that reaches
+// to `offset` at least. The file that is cut is copied up to `offset`, which takes space for one file more until this
+// returns.
+//
+// Errors: INVALID (`offset` lies within a record, below the first offset, or beyond what is committed), CLOSED, BUSY (a
+// claim is open), READ_ONLY, POISONED; nothing has happened then, nor after NO_SPACE or NO_MEMORY. IO: nothing has happened,
+// or the queue is poisoned from now on, and opening it anew shows how far it came.
+//
+// Blocks: for the disk, and for appends that are under way.
+mfq_status_t mfq_truncate_after(mfq_queue_t *queue, uint64_t offset);
+
+// Removes the files that end at or before `offset`, durably, but never the last one: what lies below is NOT_FOUND from
+// then on, and mfq_offsets_t.min moves to the beginning of the file in which `offset` lies. Files and views that are held
+// stay readable; a file's space comes back once nothing holds it any more, and no call that was inside the queue when it
+// was removed still is (with a later truncation, if such a call takes its time).
+//
+// Appends go on meanwhile. A crash at any moment leaves all of it or none; files that are left over are removed by the next
+// mfq_open.
+//
+// Errors: INVALID (`offset` is beyond what is committed), CLOSED, READ_ONLY, POISONED, IO, NO_SPACE.
+//
+// Blocks: for the disk, and for a flush that is at work.
+mfq_status_t mfq_truncate_before(mfq_queue_t *queue, uint64_t offset);
 
 // Counts what the queue did since it was opened. The host sets stats->struct_size.
 //

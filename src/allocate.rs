@@ -134,9 +134,10 @@ impl AllocationService {
         let _ = self.wake.try_send(()); // full: it has not looked yet
     }
 
-    /// Asks for files that will be wanted, unless they are there or asked for already. `wake` makes it start.
-    pub fn look_ahead(&self, files: &Arc<QueueFiles>, from: u64, count: u32) {
+    /// Asks for the files after the last one, unless they are there or asked for already. `wake` makes it start.
+    pub fn look_ahead(&self, files: &Arc<QueueFiles>, count: u32) {
         let mut table = self.table.lock();
+        let Some(from) = files.table.last().map(MappedFile::end).filter(|_| !files.end_moves()) else { return };
         let size = files.table.file_bytes();
         for start in (0..u64::from(count)).map(|i| from + i * size) {
             if start <= MOST_OFFSET - size && files.table.find_ref(start).is_none() && !files.is_closed() {
@@ -238,14 +239,7 @@ impl AllocationService {
     /// Ends all requests of a refused queue, waits for those in work, and returns the files that nobody claimed.
     pub fn withdraw(&self, files: &QueueFiles) -> Vec<Arc<MappedFile>> {
         let mut table = self.table.lock();
-        let mut unclaimed = Vec::new();
-        table.requests.retain(|key, request| {
-            let other = key.0 != files.generation;
-            if let (false, State::Ready(file)) = (other, &request.state) {
-                unclaimed.push(file.clone());
-            }
-            other
-        });
+        let unclaimed = table.withdraw(files);
         table.unsynced.retain(|(queue, _)| queue.generation != files.generation);
         table.attention.retain(|queue| queue.generation != files.generation);
         files.changed.notify_all();
@@ -253,6 +247,20 @@ impl AllocationService {
             files.changed.wait(&mut table);
         }
         unclaimed
+    }
+
+    /// The end of the queue will move back to `end`: no file is made ahead until `files.end_moved`, those that were made and
+    /// not handed out are returned, the last one first, and nothing is done any more to those behind.
+    pub fn withdraw_ahead(&self, files: &QueueFiles, end: u64) -> Vec<Arc<MappedFile>> {
+        let mut table = self.table.lock();
+        files.begin_to_move_end();
+        let mut ready = table.withdraw(files);
+        table.unsynced.retain(|(queue, file)| queue.generation != files.generation || file.end() <= end);
+        while table.in_work.contains_key(&files.generation) {
+            files.changed.wait(&mut table);
+        }
+        ready.sort_unstable_by_key(|file| Reverse(file.start()));
+        ready
     }
 
     pub fn stop(&self) {
@@ -375,6 +383,19 @@ impl Table {
             Some(_) => {}
         }
         self.requests.get(&key)
+    }
+
+    /// Ends all requests of a queue, and returns the files that nobody claimed.
+    fn withdraw(&mut self, files: &QueueFiles) -> Vec<Arc<MappedFile>> {
+        let mut unclaimed = Vec::new();
+        self.requests.retain(|key, request| {
+            let other = key.0 != files.generation;
+            if let (false, State::Ready(file)) = (other, &request.state) {
+                unclaimed.push(file.clone());
+            }
+            other
+        });
+        unclaimed
     }
 
     fn queue_again(&mut self, key: Key, awaited: bool) {
@@ -598,7 +619,9 @@ mod tests {
         let queue = Queue::open(os::native(), dir.path(), &options).unwrap();
         let pool = queue.files.pool.as_ref().unwrap();
         let service = AllocationService::new();
-        service.look_ahead(&queue.files, 0, 3);
+        for index in 0..3 {
+            service.table.lock().request(&queue.files, index * file_size, false);
+        }
         assert_eq!(pool.free(), 0, "requests count before anything is made");
         let third = service.take(&queue.files, 2 * file_size, Deadline::Now).err().unwrap();
         assert_eq!(third.status(), Status::Busy);

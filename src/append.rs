@@ -17,6 +17,7 @@ use crate::queue::{Queue, Span};
 use crate::raw;
 use crate::record::{HEADER_BYTES, frame_bytes, step};
 use crate::words::Words;
+use parking_lot::RwLockReadGuard;
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
@@ -173,19 +174,30 @@ impl Queue {
     /// again. The counter is looked at before it is added to, so that it never overflows, whoever tries how often.
     #[inline]
     pub(crate) fn raw_file_with_room(&self, deadline: &Cell<Option<Deadline>>) -> Result<Option<&MappedFile>> {
+        if let Some(file) = self.files.table.last()
+            && self.has_room(file)?
+        {
+            return Ok(Some(file));
+        }
+        // Looked at again, as a truncation that was under way made the last file look full, whether it is or not.
+        let _still = self.end_moves.read();
         let last = self.files.table.last();
-        if let Some(file) = last {
-            let counter = file.reserved().load(Ordering::Acquire);
-            if counter & raw::EXCLUSIVE != 0 {
-                return Err(busy());
-            }
-            if counter <= raw::limit(&self.meta) {
-                return Ok(Some(file));
-            }
+        if let Some(file) = last
+            && self.has_room(file)?
+        {
+            return Ok(Some(file));
         }
         let next = self.next_file(last, deadline_of(self, deadline))?;
         self.files.table.set_last(next);
         Ok(None)
+    }
+
+    #[inline]
+    fn has_room(&self, file: &MappedFile) -> Result<bool> {
+        match file.reserved().load(Ordering::Acquire) {
+            counter if counter & raw::EXCLUSIVE != 0 => Err(busy()),
+            counter => Ok(counter <= raw::limit(&self.meta)),
+        }
     }
 
     /// The position this thread was given, which may be too far for `len` bytes to fit. A position at or below the limit
@@ -269,7 +281,7 @@ pub(crate) fn empty_raw_record() -> Error {
 }
 
 #[cold]
-fn busy() -> Error {
+pub(crate) fn busy() -> Error {
     Error::new(Status::Busy, "a claim is open, and in RAW it excludes other appends and claims")
 }
 
@@ -289,6 +301,11 @@ struct Appending<'q> {
 impl<'q> Log for Appending<'q> {
     type File = Words<'q>;
     type Error = Error;
+    type Still = RwLockReadGuard<'q, ()>;
+
+    fn hold_still(&self) -> RwLockReadGuard<'q, ()> {
+        self.queue.end_moves.read()
+    }
 
     #[inline]
     fn last(&self) -> Option<Words<'q>> {

@@ -116,6 +116,10 @@ impl Queue {
         }
     }
 
+    pub(crate) fn has_open_claims(&self) -> bool {
+        CLAIMS.lock().values().any(|open| open.queue == self.files.generation && open.end == End::Open)
+    }
+
     pub(crate) fn describe_claims(&self, stats: &mut Stats) {
         let claims = CLAIMS.lock();
         let mut ours = claims.values().filter(|open| open.queue == self.files.generation);

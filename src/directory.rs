@@ -47,6 +47,51 @@ fn parse_file_name(name: &OsStr) -> Option<u64> {
     digits.parse().ok().filter(|&start| start <= MOST_OFFSET)
 }
 
+/// The data files, in order. Directories are passed over; whatever else a RocketMQ loader would stumble over is refused,
+/// by name.
+fn list_files(os: &dyn Os, path: &Path, queue: BorrowedFd<'_>) -> Result<Vec<Listed>> {
+    let names = os.list(queue).map_err(|cause| Error::system(format_args!("{}: listing", path.display()), cause))?;
+    let mut files = Vec::new();
+    for name in names {
+        let shown = path.join(&name);
+        let stat = os.stat(Some(queue), Path::new(&name));
+        let stat = stat.map_err(|cause| Error::system(shown.display(), cause))?;
+        match (stat.kind, parse_file_name(&name)) {
+            (Kind::Directory, _) => {}
+            (Kind::File, Some(start)) => files.push(Listed { start, len: stat.len }),
+            (Kind::File, None) => return Err(corrupt(&shown, "is not named by an offset of 20 digits")),
+            _ => return Err(corrupt(&shown, "is not a regular file")),
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+/// RocketMQ's loader removes a last file without a byte, and so does recovery.
+pub(crate) fn pop_empty_last(listed: &mut Vec<Listed>) -> Option<Listed> {
+    listed.pop_if(|last| last.len == 0)
+}
+
+/// The files follow one another without a gap, and each has its full length.
+pub(crate) fn check_adjacent(path: &Path, file_bytes: u64, listed: &[Listed]) -> Result<()> {
+    let name = |file: &Listed| path.join(file_name(file.start));
+    for file in listed {
+        if file.start % file_bytes != 0 || file.start > MOST_OFFSET - file_bytes {
+            return Err(corrupt(&name(file), &format!("its name is no multiple of the file size {file_bytes}")));
+        }
+        if file.len != file_bytes {
+            return Err(corrupt(&name(file), &format!("is {} bytes long, not {file_bytes}", file.len)));
+        }
+    }
+    for pair in listed.windows(2) {
+        if pair[0].start + file_bytes != pair[1].start {
+            let next = name(&pair[1]);
+            return Err(corrupt(&name(&pair[0]), &format!("there is a gap between it and {}", next.display())));
+        }
+    }
+    Ok(())
+}
+
 impl Directory {
     /// Opens the directory and takes its lock, before a byte in it is read. A directory that is not there, or is empty,
     /// is made into the beginning of a queue unless the options forbid it.
@@ -64,7 +109,13 @@ impl Directory {
         let private_path = path.join(PRIVATE);
         let private = match os.open(Some(queue.as_fd()), Path::new(PRIVATE), Open::Directory) {
             Err(cause) if cause.raw_os_error() == Some(libc::ENOENT) => {
-                refuse_foreign_files(&*os, path, queue.as_fd())?;
+                if options.adopt {
+                    let mut listed = list_files(&*os, path, queue.as_fd())?;
+                    pop_empty_last(&mut listed);
+                    check_adjacent(path, options.file_size, &listed)?;
+                } else {
+                    refuse_foreign_files(&*os, path, queue.as_fd())?;
+                }
                 if !may_create(options) {
                     return Err(Error::new(Status::NotFound, format!("{}: there is no queue in it", path.display())));
                 }
@@ -97,25 +148,9 @@ impl Directory {
         self.path.join(PRIVATE).join(name).display().to_string()
     }
 
-    /// The data files, in order. Directories are passed over; whatever else a RocketMQ loader would stumble over is
-    /// refused, by name.
+    /// The data files, in order.
     pub fn list(&self) -> Result<Vec<Listed>> {
-        let names = self.os.list(self.queue.as_fd());
-        let names = names.map_err(|cause| Error::system(format_args!("{}: listing", self.path.display()), cause))?;
-        let mut files = Vec::new();
-        for name in names {
-            let shown = self.path.join(&name);
-            let stat = self.os.stat(Some(self.queue.as_fd()), Path::new(&name));
-            let stat = stat.map_err(|cause| Error::system(shown.display(), cause))?;
-            match (stat.kind, parse_file_name(&name)) {
-                (Kind::Directory, _) => {}
-                (Kind::File, Some(start)) => files.push(Listed { start, len: stat.len }),
-                (Kind::File, None) => return Err(corrupt(&shown, "is not named by an offset of 20 digits")),
-                _ => return Err(corrupt(&shown, "is not a regular file")),
-            }
-        }
-        files.sort_unstable();
-        Ok(files)
+        list_files(&*self.os, &self.path, self.queue.as_fd())
     }
 
     /// Removes what a crash left of files under construction.
@@ -146,17 +181,18 @@ impl Directory {
             created => created,
         };
         let fd = fd.map_err(system)?;
-        let allocated = loop {
-            match self.os.allocate(fd.as_fd(), len) {
-                Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
-                outcome => break outcome,
-            }
-        };
-        allocated.map_err(|cause| {
+        allocate(&*self.os, fd.as_fd(), len).map_err(|cause| {
             self.remove_temporary(start);
             system(cause)
         })?;
         Ok(fd)
+    }
+
+    /// Reserves the blocks of a data file that may have none; its bytes stay as they are.
+    pub fn reserve(&self, start: u64, len: u64) -> Result<()> {
+        let fd = self.open_file(start, true)?;
+        let allocated = allocate(&*self.os, fd.as_fd(), len);
+        allocated.map_err(|cause| Error::system(format_args!("{}: reserving {len} bytes", self.name(start)), cause))
     }
 
     /// Nothing depends on its success: the next open removes what stays.
@@ -174,6 +210,24 @@ impl Directory {
             self.remove_temporary(start);
             Error::system(format_args!("{}: renaming into place", self.name(start)), cause)
         })
+    }
+
+    pub fn write_temporary(&self, fd: BorrowedFd<'_>, start: u64, bytes: &[u8], at: u64) -> Result<()> {
+        let written = write_all(&*self.os, fd, bytes, at);
+        written.map_err(|cause| Error::system(format_args!("{}: writing a copy", self.name(start)), cause))
+    }
+
+    pub fn sync_temporary(&self, fd: BorrowedFd<'_>, start: u64) -> Result<()> {
+        let synced = self.os.sync_data(fd);
+        synced.map_err(|cause| Error::system(format_args!("{}: syncing a copy", self.name(start)), cause))
+    }
+
+    /// Puts the temporary file in the place of the one that has its name.
+    pub fn replace_by_temporary(&self, start: u64) -> Result<()> {
+        let from = temporary_name(start);
+        let to = file_name(start);
+        let renamed = self.os.rename((self.private.as_fd(), Path::new(&from)), (self.queue.as_fd(), Path::new(&to)));
+        renamed.map_err(|cause| Error::system(format_args!("{}: replacing", self.name(start)), cause))
     }
 
     pub fn remove(&self, start: u64) -> Result<()> {
@@ -220,10 +274,14 @@ impl Directory {
         synced.map_err(|cause| Error::system(format_args!("{}: syncing", self.private_name("")), cause))
     }
 
-    pub fn read_checkpoint(&self) -> Result<Checkpoint> {
+    /// `None` if there is none that is whole.
+    pub fn read_checkpoint(&self) -> Result<Option<Checkpoint>> {
         let bytes = self.read_private("checkpoint", Checkpoint::FILE_BYTES)?.unwrap_or_default();
-        Checkpoint::decode(&bytes)
-            .ok_or_else(|| corrupt(Path::new(&self.private_name("checkpoint")), "no valid checkpoint in it"))
+        Ok(Checkpoint::decode(&bytes))
+    }
+
+    pub fn no_checkpoint(&self) -> Error {
+        corrupt(Path::new(&self.private_name("checkpoint")), "no valid checkpoint in it")
     }
 
     pub fn create_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
@@ -397,6 +455,15 @@ fn sync_parent(os: &dyn Os, path: &Path) -> Result<()> {
     let through = parent.join(".");
     let synced = os.open(None, &through, Open::Directory).and_then(|fd| os.sync_directory(fd.as_fd()));
     synced.map_err(|cause| Error::system(format_args!("{}: syncing", parent.display()), cause))
+}
+
+fn allocate(os: &dyn Os, fd: BorrowedFd<'_>, len: u64) -> io::Result<()> {
+    loop {
+        match os.allocate(fd, len) {
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::os::{heavy_barrier, light_barrier};
+use crate::pin;
 use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,6 +35,8 @@ impl Event {
     }
 
     /// Returns once `look` gives something, looking again after each `notify`. `Timeout` once the deadline has passed.
+    ///
+    /// A wait is rest (`pin::at_rest`): the caller keeps no plain reference to a file over it.
     pub fn wait<T>(&self, deadline: Deadline, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
         if let Some(found) = look()? {
             return Ok(found);
@@ -52,10 +55,10 @@ impl Event {
             if *wakes != seen {
                 continue;
             }
-            match deadline.instant() {
+            pin::at_rest(|| match deadline.instant() {
                 None => self.moved.wait(&mut wakes),
                 Some(at) => in_time = !self.moved.wait_until(&mut wakes, at).timed_out(),
-            }
+            });
         }
         look()?.ok_or_else(|| Error::new(Status::Timeout, "nothing came within timeout_ms"))
     }

@@ -1,27 +1,33 @@
 //! Which file holds an offset: found in O(1), however many there are.
 
 use crate::mapped_file::MappedFile;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 /// The files of one queue in order, without a gap.
 ///
-/// A file put in stays as long as the table: so the one that appends go to can be a plain pointer, which costs them one
-/// load. (Whoever removes files from a living table has to wait first until no call is inside it.)
+/// A file put in stays as long as the table, among the removed ones at last: so the one that appends go to can be a plain
+/// pointer, which costs them one load. Counting each append in and out of its file would cost each of them two steps on a
+/// line that all share; so whoever removes files finds out by the pins of the calls when nobody is inside any more.
 pub(crate) struct FileTable {
     file_bytes: u64,
     files: RwLock<VecDeque<Arc<MappedFile>>>,
     last: AtomicPtr<MappedFile>,
+    /// How often the end was moved back.
+    cuts: AtomicU64,
+    /// A call that began before they were removed may have a plain reference to one.
+    removed: Mutex<Vec<Arc<MappedFile>>>,
 }
 
 impl FileTable {
     /// `files` are adjacent and of `file_bytes` each; the last of them is appended to.
     pub fn new(file_bytes: u64, files: VecDeque<Arc<MappedFile>>) -> FileTable {
         let last = files.back().map_or(ptr::null_mut(), |file| Arc::as_ptr(file).cast_mut());
-        FileTable { file_bytes, files: RwLock::new(files), last: AtomicPtr::new(last) }
+        let (cuts, removed) = (AtomicU64::new(0), Mutex::default());
+        FileTable { file_bytes, files: RwLock::new(files), last: AtomicPtr::new(last), cuts, removed }
     }
 
     pub fn file_bytes(&self) -> u64 {
@@ -32,10 +38,11 @@ impl FileTable {
         self.locate(offset, Arc::clone)
     }
 
-    /// The same without holding it: it stays as long as the table.
+    /// The same without holding it: it stays as long as the table, or until `release_removed` if it is removed.
     pub fn find_ref(&self, offset: u64) -> Option<&MappedFile> {
         let found = self.locate(offset, Arc::as_ptr)?;
-        // SAFETY: an entry is never removed and its `Arc` lives as long as `self`.
+        // SAFETY: its `Arc` lives as long as `self`, among the removed ones too, unless `release_removed` is called: who
+        // does that knows that this call has ended.
         Some(unsafe { &*found })
     }
 
@@ -44,6 +51,10 @@ impl FileTable {
         let first = files.front()?.start();
         let index = offset.checked_sub(first)? / self.file_bytes;
         files.get(index as usize).map(take)
+    }
+
+    pub fn first(&self) -> Option<u64> {
+        self.files.read().front().map(|file| file.start())
     }
 
     /// The file that appends go to; `None` while there is no file at all.
@@ -58,6 +69,57 @@ impl FileTable {
         let mut files = self.files.write();
         assert!(files.back().is_none_or(|before| before.end() == file.start()), "a file out of order");
         files.push_back(file);
+    }
+
+    /// Removes the files that end at or before `first`.
+    pub fn remove_before(&self, first: u64) -> Vec<Arc<MappedFile>> {
+        let mut files = self.files.write();
+        let count = files.partition_point(|file| file.end() <= first);
+        let gone: Vec<_> = files.drain(..count).collect();
+        self.removed.lock().extend_from_slice(&gone);
+        gone
+    }
+
+    /// The files that begin at or after `offset`, the last one first.
+    pub fn behind(&self, offset: u64) -> Vec<Arc<MappedFile>> {
+        let files = self.files.read();
+        files.iter().rev().take_while(|file| file.start() >= offset).cloned().collect()
+    }
+
+    /// Removes all that lies at and behind `offset`; where that is in the middle of a file, `in_its_place` takes it. `also`
+    /// is done in the same moment, as far as `unless_cut` is concerned. Nobody else moves the end meanwhile.
+    pub fn cut(&self, offset: u64, in_its_place: Option<Arc<MappedFile>>, also: impl FnOnce()) {
+        let mut files = self.files.write();
+        let kept = files.partition_point(|file| file.end() <= offset);
+        self.removed.lock().extend(files.drain(kept..));
+        files.extend(in_its_place);
+        let last = files.back().map_or(ptr::null_mut(), |file| Arc::as_ptr(file).cast_mut());
+        self.last.store(last, Ordering::Release);
+        also();
+        self.cuts.fetch_add(1, Ordering::Release);
+    }
+
+    pub fn cuts(&self) -> u64 {
+        self.cuts.load(Ordering::Acquire)
+    }
+
+    /// Does something while the end is not moved back, unless it has been since `cuts` was read.
+    pub fn unless_cut(&self, cuts: u64, act: impl FnOnce() -> bool) -> bool {
+        let _files = self.files.read();
+        self.cuts() == cuts && act()
+    }
+
+    /// Lets go of the files that were removed before.
+    ///
+    /// # Safety
+    /// No call that began before the last removal uses the table any more, the calling one excepted, which keeps no
+    /// reference to a file.
+    pub unsafe fn release_removed(&self, is_unused: impl FnOnce() -> bool) {
+        // Held over the question: what is removed after it has been asked stays.
+        let mut removed = self.removed.lock();
+        if !removed.is_empty() && is_unused() {
+            removed.clear();
+        }
     }
 
     /// Appends go to `file` from now on, unless they go to a later one already.

@@ -93,6 +93,7 @@ impl Queue {
 
     /// One thread at a time: the one whose turn it is.
     fn sync_to(&self, up_to: u64) -> Result<()> {
+        let up_to = up_to.min(self.positions.committed()); // a truncation may have come first
         // What the pages held may be gone after a failed sync, while they look clean: no second one can be trusted.
         self.sync_range(self.positions.flushed(), up_to).inspect_err(|_| self.poison())?;
         if self.policy.checkpoint_in_flush {
@@ -126,7 +127,7 @@ impl Queue {
     }
 
     pub(crate) fn write_checkpoint(&self, durable: u64, clean: bool, last: &mut Checkpoint) -> Result<()> {
-        let next = Checkpoint { epoch: last.epoch + 1, durable, first: self.first_offset, clean };
+        let next = Checkpoint { epoch: last.epoch + 1, durable, first: last.first, clean };
         self.files.directory.write_checkpoint(&next)?;
         *last = next;
         Ok(())

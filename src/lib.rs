@@ -9,15 +9,17 @@
 //! | module | question it answers |
 //! |---|---|
 //! | `capi` | how C calls in, and gets its answers |
-//! | `append` `claim` `reader` `flush` `policy` `recovery` | what can be done with a log |
+//! | `append` `claim` `reader` `flush` `policy` `truncate` `recovery` | what can be done with a log |
+//! | `scan` `walk` | where a log ends: in RECORD, in RAW |
 //! | `queue` | what an open queue is, and how it goes from one file to the next |
 //! | `staging` `words` | how STAGED's bytes get to the files; a file's commit words, and how far they are whole |
-//! | `place` `frame` `record` `raw` | how writers share the end of the log; one frame in its file; the bytes of RECORD and of RAW |
+//! | `place` `frame` `record` `raw` `rocketmq` | how writers share the end of the log; one frame in its file; the bytes of RECORD, of RAW, of RocketMQ's messages |
 //! | `allocate` `runtime` | who makes files, in which order; what the process has once |
 //! | `queue_files` `file_table` `positions` | one queue's files; which holds an offset; how far they are written |
 //! | `flush_service` `turns` | what is done on a disk with nobody waiting; whose turn it is to sync |
 //! | `directory` `meta` `checkpoint` `tail` `sealed` | names, the lock, the small files in `.mfq` |
 //! | `mapped_file` `pool` | one file: its mapping and who holds it; how many private buffers there may be |
+//! | `pin` | which handles of C are in use by a call |
 //! | `os` | every system call |
 //! | `error` `options` `stats` `deadline` `event` `give_way` `log` | used by all |
 
@@ -43,6 +45,7 @@ mod mapped_file;
 mod meta;
 mod options;
 pub mod os;
+mod pin;
 mod place;
 mod policy;
 mod pool;
@@ -53,12 +56,16 @@ mod raw;
 mod reader;
 mod record;
 mod recovery;
+mod rocketmq;
 mod runtime;
+mod scan;
 mod sealed;
 mod staging;
 mod stats;
 mod tail;
+mod truncate;
 mod turns;
+mod walk;
 mod words;
 
 pub use claim::{Claim, release_orphan};
@@ -69,4 +76,5 @@ pub use options::{Filler, FlushPolicy, Format, Mode, Options, Walk};
 pub use positions::{FilePositions, Positions};
 pub use queue::{Offsets, OpenQueue, Queue, Span, Which};
 pub use reader::{ReadOutcome, Reader, View};
+pub use recovery::{Ended, Recovery};
 pub use stats::{CREATION_BUCKETS, Stats};

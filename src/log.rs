@@ -33,10 +33,23 @@ pub fn set_sink(sink: Option<Box<Sink>>, most: Level) {
     *slot = sink.map(Arc::from);
 }
 
-/// Whether this thread is inside the host's callback, from where it must not call the library.
+/// Whether this thread is inside a callback of the host, from where it must not call the library.
 #[inline]
 pub fn in_callback() -> bool {
     IN_CALLBACK.get()
+}
+
+/// Calls the host back: what it asks of the library meanwhile is refused.
+pub(crate) fn in_host<T>(callback: impl FnOnce() -> T) -> T {
+    struct Left;
+    impl Drop for Left {
+        fn drop(&mut self) {
+            IN_CALLBACK.set(false);
+        }
+    }
+    IN_CALLBACK.set(true);
+    let _left = Left;
+    callback()
 }
 
 pub(crate) fn write(level: Level, message: fmt::Arguments<'_>) {
@@ -45,9 +58,7 @@ pub(crate) fn write(level: Level, message: fmt::Arguments<'_>) {
     }
     let sink = SINK.read().clone(); // not held across the host's code, which may take its time
     if let Some(sink) = sink {
-        IN_CALLBACK.set(true);
         // A sink's panic is not ours: what the message was about goes on.
-        let _ = catch_unwind(AssertUnwindSafe(|| sink(level, &message.to_string())));
-        IN_CALLBACK.set(false);
+        let _ = catch_unwind(AssertUnwindSafe(|| in_host(|| sink(level, &message.to_string()))));
     }
 }

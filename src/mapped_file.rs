@@ -208,13 +208,17 @@ impl MappedFile {
 
     /// Position just behind the last byte that is not zero, looking no further back than `floor`.
     pub(crate) fn used_until(&self, floor: u64) -> u64 {
-        let mut piece = [0u8; 4096];
+        const ZEROS: [u8; 4096] = [0; 4096];
+        let mut piece = ZEROS;
         let mut end = self.size();
         while end > floor {
             let n = (end - floor).min(piece.len() as u64);
             let begin = end - n;
             self.read(begin, &mut piece[..n as usize]);
-            if let Some(last) = piece[..n as usize].iter().rposition(|&byte| byte != 0) {
+            // Compared as a whole first, which is many times faster than byte by byte.
+            if piece[..n as usize] != ZEROS[..n as usize]
+                && let Some(last) = piece[..n as usize].iter().rposition(|&byte| byte != 0)
+            {
                 return begin + last as u64 + 1;
             }
             end = begin;
@@ -284,10 +288,15 @@ impl MappedFile {
         }
     }
 
+    /// Tells the kernel what `[at, at + len)` will be used for; a kernel that does not know the advice does without.
+    pub(crate) fn advise(&self, advice: Advice, at: u64, len: u64) {
+        let _ = self.os.advise(&self.map, advice, at as usize, len as usize);
+    }
+
     /// Asks for huge pages: they make the populating several times faster, but a sync then writes 2 MiB where a page
     /// would do. Where the file system has none nothing changes.
     pub(crate) fn prefer_huge_pages(&self) {
-        let _ = self.os.advise(&self.map, Advice::HugePage, 0, self.map.len());
+        self.advise(Advice::HugePage, 0, self.size());
     }
 
     /// Makes pages that look clean dirty, without changing a byte: the next sync writes them.

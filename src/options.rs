@@ -96,7 +96,7 @@ pub struct Options {
     pub lock_pool: bool,
     /// STAGED: an append that finds no buffer free fails at once, with `Busy`.
     pub pool_fail_fast: bool,
-    /// RAW: finds the end after a power cut.
+    /// RAW: finds the end after a power cut, and of a directory that is adopted.
     pub walk: Option<Walk>,
     /// RAW: takes over a directory of files that has no `.mfq`.
     pub adopt: bool,
@@ -115,7 +115,6 @@ pub(crate) const MOST_OFFSET: u64 = i64::MAX as u64;
 impl Options {
     /// Refuses what makes no sense whatever the directory holds.
     pub(crate) fn check(&self, page_bytes: u64) -> Result<()> {
-        self.refuse_what_comes_later()?;
         let invalid = |message: String| Err(Error::new(Status::Invalid, message));
         if !self.file_size.is_multiple_of(page_bytes) {
             return invalid(format!("file_size {} is not a multiple of the page size {page_bytes}", self.file_size));
@@ -129,6 +128,17 @@ impl Options {
         }
         if self.filler != Filler::Zero && self.format != Format::Raw {
             return invalid("filler is set but format is RECORD, which has no filler".into());
+        }
+        if self.walk.is_some() && self.format != Format::Raw {
+            return invalid("walk is set but format is RECORD, which needs no walker".into());
+        }
+        if self.adopt && (self.format != Format::Raw || self.file_size == 0) {
+            return invalid("flags has MFQ_OPEN_ADOPT, which needs format MFQ_RAW and a file_size".into());
+        }
+        if self.salvage && (self.strict || self.read_only) {
+            let what =
+                "flags has MFQ_OPEN_SALVAGE, which goes neither with MFQ_OPEN_STRICT nor with MFQ_OPEN_READ_ONLY";
+            return invalid(what.into());
         }
         if self.files_ahead > MOST_FILES_AHEAD {
             return invalid(format!("files_ahead {} is more than {MOST_FILES_AHEAD}", self.files_ahead));
@@ -155,19 +165,6 @@ impl Options {
             return invalid(format!("permissions {:04o} are not 06xx: the owner reads and writes", self.permissions));
         }
         Ok(())
-    }
-
-    fn refuse_what_comes_later(&self) -> Result<()> {
-        let later = [
-            (self.walk.is_some(), "walk"),
-            (self.adopt, "flags: MFQ_OPEN_ADOPT"),
-            (self.strict, "flags: MFQ_OPEN_STRICT"),
-            (self.salvage, "flags: MFQ_OPEN_SALVAGE"),
-        ];
-        match later.iter().find(|(asked, _)| *asked) {
-            Some((_, what)) => Err(Error::new(Status::Unsupported, format!("{what} is not supported in this version"))),
-            None => Ok(()),
-        }
     }
 
     /// A queue that is only read has no buffers.

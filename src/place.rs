@@ -32,8 +32,11 @@ pub(crate) trait CommitWords {
 pub(crate) trait Log {
     type File: CommitWords + Copy;
     type Error;
+    type Still;
 
     fn last(&self) -> Option<Self::File>;
+    /// While it is kept, the end does not move back.
+    fn hold_still(&self) -> Self::Still;
     /// The file after `full`, or the first one. May wait.
     fn next(&self, full: Option<Self::File>) -> Result<Self::File, Self::Error>;
     /// `next` is the last file now, unless another thread has said so or gone further.
@@ -44,6 +47,13 @@ pub(crate) trait Log {
 #[inline]
 pub(crate) fn place<L: Log>(log: &L, frame_bytes: u32) -> Result<(L::File, u64), L::Error> {
     loop {
+        if let Some(file) = log.last()
+            && let Some(at) = place_in(&file, frame_bytes)
+        {
+            return Ok((file, at));
+        }
+        // Tried again, as a truncation that was under way made the last file look full, whether it is or not.
+        let _still = log.hold_still();
         let last = log.last();
         if let Some(file) = last
             && let Some(at) = place_in(&file, frame_bytes)
@@ -81,19 +91,23 @@ fn place_in<F: CommitWords>(file: &F, frame_bytes: u32) -> Option<u64> {
 
 /// Fills what is left of the file, so that recovery and readers walk to its end.
 fn pad<F: CommitWords>(file: &F) {
+    if let Some((at, rest)) = place_rest(file) {
+        file.finish_padding(at, rest);
+        file.set_hint(file.size());
+    }
+}
+
+/// Places a claimed frame over all that is left of the file. Fewer bytes than a header are padding by themselves.
+pub(crate) fn place_rest<F: CommitWords>(file: &F) -> Option<(u64, u32)> {
     let mut at = walk_to_end(file, file.hint());
     while file.size().saturating_sub(at) >= HEADER_BYTES {
         let rest = (file.size() - at) as u32;
         match file.try_place(at, CLAIMED | rest) {
-            Ok(()) => {
-                file.finish_padding(at, rest);
-                file.set_hint(file.size());
-                return;
-            }
+            Ok(()) => return Some((at, rest)),
             Err(taken) => at = walk_to_end(file, at + step(taken)),
         }
     }
-    // Fewer bytes than a header are padding by themselves.
+    None
 }
 
 /// Position of the first free word at or after `at`, a frame boundary; the file's size (or a little less than a header
@@ -213,7 +227,9 @@ mod tests {
     impl<'l> Log for &'l ModelLog {
         type File = Handle<'l>;
         type Error = Infallible;
+        type Still = ();
 
+        fn hold_still(&self) {}
         fn last(&self) -> Option<Handle<'l>> {
             let index = self.last.load(Acquire);
             Some(Handle { log: self, index })

@@ -61,6 +61,12 @@ impl Policy {
         }
     }
 
+    /// The log ends at `end` now.
+    pub fn cut(&self, end: u64) {
+        self.started.fetch_min(end, Ordering::SeqCst);
+        self.checkpointed.fetch_min(end, Ordering::Relaxed);
+    }
+
     #[inline]
     pub fn is_every_append(&self) -> bool {
         self.kind == FlushPolicy::EveryAppend

@@ -3,7 +3,7 @@
 use crate::mapped_file::MappedFile;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Each only grows. Kept apart from the queue, so that a held file still answers after the queue is closed.
+/// Each only grows, but for a truncation. Kept apart from the queue, so that a held file still answers after the queue is closed.
 ///
 /// In MMAP what is written is committed: one number is both.
 pub struct Positions {
@@ -62,6 +62,12 @@ impl Positions {
 
     pub(crate) fn advance_flushed(&self, to: u64) {
         self.flushed.fetch_max(to, Ordering::AcqRel);
+    }
+
+    /// Nobody else moves them at this moment.
+    pub(crate) fn cut(&self, end: u64) {
+        self.flushed.fetch_min(end, Ordering::AcqRel);
+        self.wrote.store(end, Ordering::Release);
     }
 
     /// The same, cut to a file's range.

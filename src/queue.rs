@@ -1,7 +1,7 @@
 //! An open queue: its files in order, its positions, the step from one file to the next.
 //!
 //! What can be done with it has files of its own: [`crate::append`], [`crate::claim`], [`crate::reader`],
-//! [`crate::flush`], [`crate::policy`], [`crate::recovery`].
+//! [`crate::flush`], [`crate::policy`], [`crate::truncate`], [`crate::recovery`].
 
 use crate::allocate::{self, Found, PREFAULT_AHEAD_BYTES};
 use crate::checkpoint::Checkpoint;
@@ -23,13 +23,14 @@ use crate::positions::Positions;
 use crate::queue_files::QueueFiles;
 use crate::raw;
 use crate::record::HEADER_BYTES;
+use crate::recovery::Recovery;
 use crate::runtime::{self, Lease};
 use crate::staging::Staging;
 use crate::stats::{Stats, count};
 use crate::tail::Tail;
 use crate::turns::Turns;
 use crate::words::{self, Words};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -46,7 +47,7 @@ pub struct Span {
     pub end: u64,
 }
 
-/// `reserved >= wrote >= committed >= flushed`; each only grows.
+/// `reserved >= wrote >= committed >= flushed`; each only grows, but for `Queue::truncate_after`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Offsets {
     /// The first byte still there.
@@ -82,8 +83,11 @@ const MOST_FILES_AHEAD: u32 = 8;
 pub struct Queue {
     pub(crate) files: Arc<QueueFiles>,
     pub(crate) meta: Meta,
-    /// Where the first file begins.
-    pub(crate) first_offset: u64,
+    pub(crate) recovery: Recovery,
+    /// Where the first file begins; moves under the checkpoint's lock.
+    pub(crate) first: AtomicU64,
+    /// Held by whoever moves the end back; shared by those who take the next file, and by those who ask where the end is.
+    pub(crate) end_moves: RwLock<()>,
     pub(crate) positions: Arc<Positions>,
     /// A position moved, or the queue was closed.
     pub(crate) moved: Arc<Event>,
@@ -96,7 +100,7 @@ pub struct Queue {
     pub(crate) append_timeout_ms: i32,
     pub(crate) sync_timeout_ms: i32,
     /// RAW: knows `committed` after the death of the process.
-    tail: Option<Tail>,
+    pub(crate) tail: Option<Tail>,
     /// STAGED: what the committing thread shares, and the thread.
     pub(crate) staging: Option<Arc<Staging>>,
     committer: Mutex<Option<JoinHandle<()>>>,
@@ -105,13 +109,13 @@ pub struct Queue {
     attention_at: AtomicU64,
     attention: Mutex<Attention>,
     files_ahead: AtomicU32,
-    lease: Option<Lease>,
+    pub(crate) lease: Option<Lease>,
 }
 
 /// Which ends of appends somebody waits for.
-struct Attention {
+pub(crate) struct Attention {
     /// They tell the allocation service where the writer is.
-    allocation_at: u64,
+    pub allocation_at: u64,
     /// They wake the flush thread.
     flush_at: u64,
 }
@@ -144,7 +148,7 @@ pub(crate) struct Recovered {
     /// In order; the log ends in the last one.
     pub files: VecDeque<Arc<MappedFile>>,
     pub meta: Meta,
-    pub end: u64,
+    pub recovery: Recovery,
     pub checkpoint: Checkpoint,
     /// The tail page, if the queue is written to.
     pub tail: Option<OwnedFd>,
@@ -154,7 +158,8 @@ pub(crate) struct Recovered {
 
 impl Queue {
     pub(crate) fn assemble(recovered: Recovered, options: &Options) -> Result<OpenQueue> {
-        let Recovered { directory, files, meta, end, checkpoint, tail, pool } = recovered;
+        let Recovered { directory, files, meta, recovery, checkpoint, tail, pool } = recovered;
+        let end = recovery.cut_at;
         if let Some(last) = files.back() {
             last.reserved().store(end - last.start(), Ordering::Release);
         }
@@ -182,7 +187,9 @@ impl Queue {
             }),
             files,
             meta,
-            first_offset: checkpoint.first,
+            recovery,
+            first: AtomicU64::new(checkpoint.first),
+            end_moves: RwLock::new(()),
             positions,
             moved,
             turns: Turns::default(),
@@ -216,6 +223,7 @@ impl Queue {
     pub fn get_last(&self, deadline: Deadline) -> Result<Arc<MappedFile>> {
         self.check_open()?;
         loop {
+            let _still = self.end_moves.read();
             let last = self.files.table.last();
             if let Some(file) = last.filter(|file| self.is_read_only() || !self.is_full(file)) {
                 return Ok(self.files.table.find(file.start()).expect("the last file is in the table"));
@@ -231,9 +239,13 @@ impl Queue {
     pub fn find(&self, offset: u64) -> Result<Arc<MappedFile>> {
         self.check_open()?;
         self.files.table.find(offset).ok_or_else(|| {
-            let status = if offset < self.first_offset { Status::NotFound } else { Status::End };
+            let status = if offset < self.first_offset() { Status::NotFound } else { Status::End };
             Error::new(status, format!("offset {offset} lies in no file of the queue"))
         })
+    }
+
+    pub(crate) fn first_offset(&self) -> u64 {
+        self.first.load(Ordering::Acquire)
     }
 
     pub fn offsets(&self) -> Result<Offsets> {
@@ -242,7 +254,7 @@ impl Queue {
         let committed = self.committed(u64::MAX);
         let wrote = self.advance_wrote(u64::MAX);
         let reserved = self.reserved();
-        Ok(Offsets { min: self.first_offset, reserved, wrote, committed, flushed })
+        Ok(Offsets { min: self.first_offset(), reserved, wrote, committed, flushed })
     }
 
     pub fn positions(&self) -> Arc<Positions> {
@@ -373,12 +385,14 @@ impl Queue {
         self.files.directory.os.now_ms()
     }
 
-    /// The file after `full`, or the first one, waited for until the deadline. It is in the table, and not yet the last.
+    /// The file after `full`, or the first one, waited for until the deadline. It is in the table, and not yet the last. The
+    /// caller has the end hold still.
     pub(crate) fn next_file(&self, full: Option<&MappedFile>, deadline: Deadline) -> Result<&MappedFile> {
-        let start = full.map_or(self.first_offset, MappedFile::end);
+        let start = full.map_or(self.first_offset(), MappedFile::end);
         if let Some(file) = self.files.table.find_ref(start) {
             return Ok(file);
         }
+        self.check_writable()?; // as a truncation that failed leaves it
         let lease = self.lease.as_ref().expect("only a writer rolls");
         let counters = &self.files.counters;
         let (file, found) = self.take_file(lease, start, deadline).inspect_err(|error| {
@@ -432,7 +446,7 @@ impl Queue {
         }
     }
 
-    fn set_attention<T>(&self, change: impl FnOnce(&mut Attention) -> T) -> T {
+    pub(crate) fn set_attention<T>(&self, change: impl FnOnce(&mut Attention) -> T) -> T {
         let mut attention = self.attention.lock();
         let result = change(&mut attention);
         self.attention_at.store(attention.allocation_at.min(attention.flush_at), Ordering::Relaxed);
@@ -475,7 +489,7 @@ impl Queue {
         }
         self.set_attention(|attention| attention.allocation_at = again_at);
         let allocation = lease.allocation();
-        allocation.look_ahead(&self.files, last.end(), ahead);
+        allocation.look_ahead(&self.files, ahead);
         allocation.prefault_ahead(&self.files, writer_at);
         allocation.wake();
     }
@@ -534,7 +548,12 @@ impl Queue {
 
     /// The end of what writers have been given.
     pub(crate) fn reserved(&self) -> u64 {
-        let Some(last) = self.files.table.last() else { return self.first_offset };
+        let _still = self.end_moves.read(); // whoever moves it back takes what is left, for as long as that takes
+        self.reserved_while_still()
+    }
+
+    fn reserved_while_still(&self) -> u64 {
+        let Some(last) = self.files.table.last() else { return self.first_offset() };
         if self.is_read_only() {
             return self.positions.wrote();
         }
@@ -559,7 +578,7 @@ impl Queue {
             Format::Raw => 1,
             Format::Record => HEADER_BYTES,
         };
-        file.end() - self.reserved().clamp(file.start(), file.end()) < least
+        file.end() - self.reserved_while_still().clamp(file.start(), file.end()) < least
     }
 }
 

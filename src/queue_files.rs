@@ -33,6 +33,8 @@ pub(crate) struct QueueFiles {
     huge_pages: bool,
     /// Of its device; none where nothing is written.
     pub flush_service: Option<Arc<FlushService>>,
+    /// Its end is moved back at this moment: no file is made ahead of it.
+    end_moves: AtomicBool,
     /// Something about this queue's requests changed; goes with the service's table.
     pub changed: Condvar,
 }
@@ -58,6 +60,7 @@ impl QueueFiles {
             closed: AtomicBool::new(false),
             huge_pages,
             flush_service,
+            end_moves: AtomicBool::new(false),
             changed: Condvar::new(),
         }
     }
@@ -68,6 +71,46 @@ impl QueueFiles {
 
     pub fn set_closed(&self) {
         self.closed.store(true, Ordering::Release);
+    }
+
+    pub fn end_moves(&self) -> bool {
+        self.end_moves.load(Ordering::Acquire)
+    }
+
+    pub fn begin_to_move_end(&self) {
+        self.end_moves.store(true, Ordering::Release);
+    }
+
+    /// The writer is at `end` now, with nothing made ahead of it.
+    pub fn end_moved(&self, end: u64) {
+        self.writer_at.store(end, Ordering::Relaxed);
+        self.prefaulted_to.store(end, Ordering::Relaxed);
+        self.end_moves.store(false, Ordering::Release);
+    }
+
+    /// A file like `old` up to position `len`, and zeros behind, durable under a temporary name. It is written through its
+    /// descriptor: on a full disk that is an error.
+    pub fn copy_beginning(&self, old: &MappedFile, len: u64) -> Result<Arc<MappedFile>> {
+        let start = old.start();
+        let fd = self.directory.create_temporary(start, old.size())?;
+        let mut at = 0;
+        let mut copied = Ok(());
+        old.read_pieces(0, len as usize, |piece| {
+            if copied.is_ok() {
+                copied = self.directory.write_temporary(fd.as_fd(), start, piece, at);
+                at += piece.len() as u64;
+            }
+        });
+        let mapped = copied.and_then(|()| {
+            self.directory.sync_temporary(fd.as_fd(), start)?;
+            self.directory.map(fd.as_fd(), start, old.size(), true)
+        });
+        let map = mapped.inspect_err(|_| self.directory.remove_temporary(start))?;
+        let file = Arc::new(MappedFile::new(self.directory.os.clone(), start, map));
+        if self.huge_pages && old.size() >= HUGE_PAGE_BYTES {
+            file.prefer_huge_pages();
+        }
+        Ok(file)
     }
 
     /// Makes the file at `start`: under a temporary name, blocks reserved, mapped, renamed. Nothing can fail once it has

@@ -11,7 +11,7 @@ pub(crate) const EXCLUSIVE: u64 = 1 << 63;
 
 /// RocketMQ's blank: a length and a magic number of four bytes each, big-endian, at the beginning of what is left.
 pub(crate) const BLANK_BYTES: u64 = 8;
-const BLANK_MAGIC: u32 = 0xCBD4_3194;
+pub(crate) const BLANK_MAGIC: u32 = 0xCBD4_3194;
 
 /// The counter without the mark of a claim.
 #[inline]

@@ -98,7 +98,7 @@ impl Queue {
         self.check_readable(offset)?;
         let file = self.file_at(likely, offset)?;
         let end = self.positions.committed().min(file.end());
-        let len = (end - offset) as usize;
+        let len = end.checked_sub(offset).filter(|&len| len > 0).ok_or_else(nothing_yet)? as usize; // cut meanwhile
         let ptr = file.at_mut(offset - file.start(), len).cast_const();
         Ok(View { ptr, len, offset, end, time_ms: 0, file })
     }
@@ -112,12 +112,13 @@ impl Queue {
 
     /// Below the first offset nothing is left, at or past `committed` nothing is there yet.
     fn check_readable(&self, offset: u64) -> Result<()> {
-        if offset < self.first_offset {
-            let message = format!("offset {offset} is below the first one, {}", self.first_offset);
+        let first = self.first_offset();
+        if offset < first {
+            let message = format!("offset {offset} is below the first one, {first}");
             return Err(Error::new(Status::NotFound, message));
         }
         if offset >= self.committed(offset.saturating_add(1)) {
-            return Err(Error::new(Status::End, "nothing is committed at this offset yet"));
+            return Err(nothing_yet());
         }
         Ok(())
     }
@@ -129,6 +130,7 @@ impl Queue {
             return Err(Error::new(Status::Invalid, message));
         }
         loop {
+            let cuts = self.files.table.cuts();
             self.check_readable(offset)?;
             let file = self.file_at(likely, offset)?;
             let at = offset - file.start();
@@ -140,6 +142,9 @@ impl Queue {
             let word = self.words(&file).load(at);
             let bytes = word & !CLAIMED;
             if u64::from(bytes) < HEADER_BYTES || u64::from(bytes) > rest {
+                if self.files.table.cuts() != cuts {
+                    continue; // it was there when it was found readable, and was cut
+                }
                 return Err(no_record(offset));
             }
             let frame = self.frame(&file, at, bytes);
@@ -159,6 +164,11 @@ impl Queue {
 }
 
 #[cold]
+fn nothing_yet() -> Error {
+    Error::new(Status::End, "nothing is committed at this offset yet")
+}
+
+#[cold]
 fn no_record(offset: u64) -> Error {
     let message = format!("no record checks at offset {offset}: it is damaged, or none begins there");
     Error::new(Status::Corrupt, message)
@@ -168,12 +178,14 @@ fn no_record(offset: u64) -> Error {
 pub struct Reader {
     offset: u64,
     file: Option<Arc<MappedFile>>,
+    /// How often the queue's end had moved back when the file was found: another may be in its place.
+    cuts: u64,
 }
 
 impl Reader {
     /// The next record is the first at or after `offset`.
     pub fn open(queue: &Queue, offset: u64) -> Result<Reader> {
-        let mut reader = Reader { offset, file: None };
+        let mut reader = Reader { offset, file: None, cuts: 0 };
         reader.seek(queue, offset)?;
         Ok(reader)
     }
@@ -183,12 +195,14 @@ impl Reader {
     ///
     /// `cancelled`, once set and followed by [`Queue::wake_waiters`], ends the wait with `Closed`.
     pub fn next(&mut self, queue: &Queue, deadline: Deadline, cancelled: &AtomicBool) -> Result<View> {
-        let (offset, likely) = (self.offset, self.file.as_ref());
+        let offset = self.offset;
         let look = || {
             queue.check_open()?;
             if cancelled.load(Ordering::Acquire) {
                 return Err(Error::new(Status::Closed, "the reader is closed"));
             }
+            let cuts = queue.files.table.cuts();
+            let likely = self.file.as_ref().filter(|_| self.cuts == cuts);
             let not_yet = |view: &Result<View>| view.as_ref().is_err_and(|error| error.status() == Status::End);
             let waits = !matches!(deadline, Deadline::Now);
             let mut view = queue.view_from(likely, offset);
@@ -199,10 +213,11 @@ impl Reader {
             }
             match view {
                 view if not_yet(&view) && waits => queue.check_not_poisoned().map(|()| None),
-                view => view.map(Some),
+                view => view.map(|view| Some((view, cuts))),
             }
         };
-        let view = queue.moved.wait(deadline, look)?;
+        let (view, cuts) = queue.moved.wait(deadline, look)?;
+        self.cuts = cuts;
         self.offset = view.end;
         self.file = Some(view.file.clone());
         Ok(view)

@@ -3,41 +3,83 @@
 //! After a clean close the checkpoint tells the end and nothing is read. After the death of the process the page cache
 //! still holds every store: RECORD is walked from the checkpoint on, over whole frames and over claims that were never
 //! finished; RAW's end is in the tail page. After a power cut (another boot, or another mount) pages are of different
-//! ages: RECORD is cut at the first frame that is not whole, RAW behind the last byte that is not zero.
+//! ages: RECORD is cut at the first frame that is not whole ([`crate::scan`]), RAW where the host's walker says or behind
+//! the last byte that is not zero ([`crate::walk`]).
 //!
 //! Nothing is changed before everything has been found in order.
 
 use crate::checkpoint::Checkpoint;
-use crate::directory::{Directory, Listed};
+use crate::directory::{Directory, Listed, check_adjacent, pop_empty_last};
 use crate::error::{Error, Result, Status};
 use crate::frame::Frame;
 use crate::log::{self, Level};
 use crate::mapped_file::MappedFile;
 use crate::meta::Meta;
-use crate::options::{Format, MOST_OFFSET, Mode, Options};
+use crate::options::{Format, Mode, Options};
 use crate::os::{Os, prepare_barriers, read_all};
 use crate::pool::Pool;
 use crate::queue::{OpenQueue, Queue, Recovered};
-use crate::raw;
-use crate::record::{CLAIMED, HEADER_BYTES, step};
+use crate::record::{HEADER_BYTES, step};
+use crate::scan::{End, Scan, Stretch};
+use crate::walk::{last_byte, units_end};
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-/// What was found out about a queue's end, before anything is changed.
-struct End {
-    offset: u64,
-    /// Claimed frames below it that nobody finished: the file's start, the position, the claimed length.
-    unfinished: Vec<(u64, u64, u32)>,
-    /// Bytes may lie behind it.
-    dirty: bool,
+/// How the queue had been left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It was not there.
+    Created,
+    /// Closed, and nothing was written since.
+    Clean,
+    /// Its process ended without closing it: the page cache still held every store.
+    ProcessDeath,
+    /// The machine stopped, or the file system was mounted anew.
+    PowerCut,
+    /// Nobody knows: its directory had no `.mfq`.
+    Adopted,
 }
 
-impl End {
-    fn at(offset: u64, dirty: bool) -> End {
-        End { offset, unfinished: Vec::new(), dirty }
+/// What opening a queue found, and did about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Recovery {
+    pub ended: Ended,
+    /// The log ended here; what lay behind is gone.
+    pub cut_at: u64,
+    /// Everything below is known to be as it was written: by its checksums, by the walker, by the tail page, or because
+    /// it was durable.
+    pub verified_to: u64,
+    /// From the cut to the last byte that was not zero, in each file.
+    pub cut_bytes: u64,
+    pub claims_passed_over: u64,
+    /// Offset of the first whole record behind the cut.
+    pub record_beyond: Option<u64>,
+    /// Durable bytes that were damaged, the stretches they lie in, and where the first begins.
+    pub lost_bytes: u64,
+    pub lost_stretches: u64,
+    pub first_lost: Option<u64>,
+}
+
+impl Recovery {
+    /// Nothing was cut, passed over or lost.
+    fn intact(ended: Ended, end: u64) -> Recovery {
+        Recovery {
+            ended,
+            cut_at: end,
+            verified_to: end,
+            cut_bytes: 0,
+            claims_passed_over: 0,
+            record_beyond: None,
+            lost_bytes: 0,
+            lost_stretches: 0,
+            first_lost: None,
+        }
+    }
+
+    pub fn unverified_bytes(&self) -> u64 {
+        self.cut_at - self.verified_to
     }
 }
 
@@ -48,9 +90,13 @@ impl Queue {
         let page_bytes = os.page_size() as u64;
         options.check(page_bytes)?;
         let directory = Directory::open(os, path, options)?;
-        let listed = directory.list()?;
+        let mut listed = directory.list()?;
         match directory.read_meta()? {
-            Some(meta) => open_existing(directory, meta, listed, options),
+            Some(meta) => open_existing(directory, meta, listed, options, false),
+            None if options.adopt && !options.read_only => {
+                pop_empty_last(&mut listed);
+                if listed.is_empty() { create(directory, options) } else { adopt(directory, listed, options) }
+            }
             None => match listed.first() {
                 Some(file) => {
                     let message = format!("{}: there is no meta file to explain it", directory.name(file.start));
@@ -64,37 +110,97 @@ impl Queue {
             },
         }
     }
+
+    /// What opening it found.
+    pub fn recovery(&self) -> Result<Recovery> {
+        self.check_open()?;
+        Ok(self.recovery)
+    }
 }
 
 fn create(directory: Directory, options: &Options) -> Result<OpenQueue> {
-    let file_bytes = options.new_file_bytes();
-    let first_offset = options.start_offset - options.start_offset % file_bytes;
-    let os = directory.os.clone();
-    let pool = open_pool(&directory, options, file_bytes)?;
-    let seed = os.random().map_err(|cause| Error::system("a random seed", cause))?;
-    let (format, filler) = (options.format, options.filler);
-    let meta = Meta { format, filler, file_bytes, seed, created_ms: os.now_ms() };
-    let checkpoint = Checkpoint { epoch: 1, durable: first_offset, first: first_offset, clean: false };
-    directory.create_checkpoint(&checkpoint)?;
-    let place = directory.place()?;
-    directory.create_tail(place, first_offset)?;
-    let tail = Some(directory.begin_tail(place, first_offset)?);
-    directory.write_meta(&meta)?;
-    let (files, end) = (VecDeque::new(), first_offset);
-    Queue::assemble(Recovered { directory, files, meta, end, checkpoint, tail, pool }, options)
+    let first = options.start_offset - options.start_offset % options.new_file_bytes();
+    let pool = open_pool(&directory, options, options.new_file_bytes())?;
+    let (meta, checkpoint, tail) = begin(&directory, options, first, first)?;
+    let recovery = Recovery::intact(Ended::Created, first);
+    let (files, tail) = (VecDeque::new(), Some(tail));
+    Queue::assemble(Recovered { directory, files, meta, recovery, checkpoint, tail, pool }, options)
 }
 
-fn open_existing(directory: Directory, meta: Meta, mut listed: Vec<Listed>, options: &Options) -> Result<OpenQueue> {
+/// The private files of a new queue. It exists once the last of them, the meta, is there.
+fn begin(directory: &Directory, options: &Options, first: u64, end: u64) -> Result<(Meta, Checkpoint, OwnedFd)> {
+    let os = directory.os.clone();
+    let seed = os.random().map_err(|cause| Error::system("a random seed", cause))?;
+    let (format, filler, file_bytes) = (options.format, options.filler, options.new_file_bytes());
+    let meta = Meta { format, filler, file_bytes, seed, created_ms: os.now_ms() };
+    let checkpoint = Checkpoint { epoch: 1, durable: first, first, clean: false };
+    directory.create_checkpoint(&checkpoint)?;
+    let place = directory.place()?;
+    directory.create_tail(place, end)?;
+    let tail = directory.begin_tail(place, end)?;
+    directory.write_meta(&meta)?;
+    Ok((meta, checkpoint, tail))
+}
+
+/// Makes a queue of files that somebody else has written, and opens it as one whose process died where they end. Until
+/// the meta is there, nothing of it counts and the files are as they were.
+fn adopt(directory: Directory, listed: Vec<Listed>, options: &Options) -> Result<OpenQueue> {
+    check_adjacent(&directory.path, options.file_size, &listed)?;
+    let files = listed.iter().map(|file| map_file(&directory, file, Changes::None)).collect::<Result<VecDeque<_>>>()?;
+    let first = listed[0].start;
+    let end = adopted_end(&directory, &files, options)?;
+    // Sparse, perhaps: a store into a page without a block would end the process once the disk is full.
+    if let Some(last) = listed.iter().rev().find(|file| file.start < end) {
+        directory.reserve(last.start, last.len)?;
+    }
+    drop(files);
+    let (meta, ..) = begin(&directory, options, first, end)?;
+    open_existing(directory, meta, listed, options, true)
+}
+
+/// Where the data in files of unknown origin ends: in the last file that holds any.
+fn adopted_end(directory: &Directory, files: &VecDeque<Arc<MappedFile>>, options: &Options) -> Result<u64> {
+    let Some(walk) = &options.walk else { return Ok(last_byte(files, files[0].start())) };
+    let Some(last) = files.iter().rposition(|file| file.used_until(0) > 0) else { return Ok(files[0].start()) };
+    // From the file before it on, so that the first unit of the last one may be torn.
+    let from = files[last.saturating_sub(1)].start();
+    let end = units_end(files, options.filler, walk, from);
+    if end < files[last].start() || end == from {
+        let message =
+            format!("{}: no unit that `walk` accepts at offset {end}", directory.name(end - end % options.file_size));
+        return Err(Error::new(Status::Corrupt, message));
+    }
+    Ok(end)
+}
+
+fn open_existing(
+    directory: Directory,
+    meta: Meta,
+    mut listed: Vec<Listed>,
+    options: &Options,
+    adopted: bool,
+) -> Result<OpenQueue> {
     check_same(&directory, &meta, options)?;
-    let checkpoint = directory.read_checkpoint()?;
-    let empty_last = listed.pop_if(|last| last.len == 0);
-    check_files(&directory, &meta, &checkpoint, &listed)?;
+    let empty_last = pop_empty_last(&mut listed);
+    check_adjacent(&directory.path, meta.file_bytes, &listed)?;
+    let (checkpoint, checkpoint_lost) = match directory.read_checkpoint()? {
+        Some(checkpoint) => (checkpoint, false),
+        None if options.salvage => {
+            let first = listed.first().map_or(0, |file| file.start);
+            (Checkpoint { epoch: 0, durable: first, first, clean: false }, true)
+        }
+        None => return Err(directory.no_checkpoint()),
+    };
+    // A truncation that died left them.
+    let removed_before = listed.partition_point(|file| file.start < checkpoint.first);
+    let removed_before: Vec<Listed> = listed.drain(..removed_before).collect();
+    check_first(&directory, &checkpoint, &listed)?;
     let pool = open_pool(&directory, options, meta.file_bytes)?;
     let changes = |file: &Listed| match options.mode {
         _ if options.read_only => Changes::None,
         Mode::Mmap => Changes::Mapped,
-        // Below the durable offset nothing is changed.
-        Mode::Staged if file.start + meta.file_bytes <= checkpoint.durable => Changes::None,
+        // Below the durable offset nothing is changed, but by who salvages.
+        Mode::Staged if !options.salvage && file.start + meta.file_bytes <= checkpoint.durable => Changes::None,
         Mode::Staged => Changes::Written,
     };
     let files = listed.iter().map(|file| map_file(&directory, file, changes(file)));
@@ -103,41 +209,116 @@ fn open_existing(directory: Directory, meta: Meta, mut listed: Vec<Listed>, opti
     let place = directory.place()?;
     let tail = directory.read_tail()?;
     let same_page_cache = tail.is_some_and(|(left_at, _)| left_at == place);
-    let end = match meta.format {
-        _ if checkpoint.clean => End::at(checkpoint.durable, false),
-        Format::Record => walk(&directory, &meta, &checkpoint, &files, same_page_cache)?,
-        Format::Raw if same_page_cache => End::at(tail.map_or(0, |(_, committed)| committed), true),
-        Format::Raw => End::at(last_byte(&files, &checkpoint), true),
+    let (durable, first) = (checkpoint.durable, checkpoint.first);
+    let scan = Scan {
+        directory: &directory,
+        seed: meta.seed,
+        files: &files,
+        from: if options.salvage { first } else { (durable - durable % meta.file_bytes).max(first) },
+        durable,
+        solid: if checkpoint_lost { u64::MAX } else { durable },
+        same_page_cache,
+        salvage: options.salvage,
     };
-    check_end(&directory, &checkpoint, &files, end.offset)?;
+    let verifies = meta.format == Format::Record || same_page_cache || options.walk.is_some();
+    let mut end = match (meta.format, &options.walk) {
+        // Whoever asks to salvage has seen damage: then nothing is taken for granted.
+        (Format::Record, _) if !checkpoint.clean || options.salvage => scan.find_end()?,
+        _ if checkpoint.clean => End::at(durable, false),
+        _ if same_page_cache => End::at(tail.map_or(0, |(_, committed)| committed), true),
+        (_, Some(walk)) => End::at(units_end(&files, meta.filler, walk, durable), true),
+        _ => End::at(last_byte(&files, durable), true),
+    };
+    let reaches_to = files.back().map_or(first, |last| last.end());
+    if options.salvage {
+        end.offset = end.offset.min(reaches_to);
+    } else {
+        check_end(&directory, &checkpoint, reaches_to, end.offset)?;
+    }
+
+    let used_beyond = |file: &MappedFile| file.used_until(end.offset.clamp(file.start(), file.end()) - file.start());
+    let mut recovery = Recovery::intact(Ended::Clean, end.offset);
+    if !checkpoint.clean {
+        recovery.ended = if same_page_cache { Ended::ProcessDeath } else { Ended::PowerCut };
+        recovery.verified_to = if verifies { end.offset } else { durable };
+    }
+    if adopted {
+        recovery.ended = Ended::Adopted;
+        recovery.verified_to = if options.walk.is_some() { end.offset } else { first };
+    }
+    if end.dirty {
+        let beyond = |file: &Arc<MappedFile>| file.start() + used_beyond(file) - end.offset.max(file.start());
+        recovery.cut_bytes = files.iter().filter(|file| file.end() > end.offset).map(beyond).sum();
+    }
+    if recovery.cut_bytes > 0 && meta.format == Format::Record {
+        recovery.record_beyond = scan.record_beyond(end.offset, used_beyond);
+    }
+    recovery.claims_passed_over = end.unfinished.len() as u64;
+    note_losses(&mut recovery, &end, durable);
+    report(&directory, &recovery, meta.file_bytes, options)?;
 
     let made_ahead = split_off_made_ahead(&mut files, end.offset);
     if options.read_only {
         // What was made ahead of the writer stays on disk, but the log does not go on in it.
-        let recovered = Recovered { directory, files, meta, end: end.offset, checkpoint, tail: None, pool: None };
+        let recovered = Recovered { directory, files, meta, recovery, checkpoint, tail: None, pool: None };
         return Queue::assemble(recovered, options);
-    }
-    if !checkpoint.clean {
-        let path = directory.path.display();
-        log::write(Level::Info, format_args!("{path}: was not closed; it ends at {}", end.offset));
     }
     directory.remove_temporaries()?;
     if let Some(empty) = empty_last {
         directory.remove(empty.start)?;
     }
+    for file in &removed_before {
+        directory.remove(file.start)?;
+    }
     // From the last one back, so that a crash in between leaves no gap.
     for file in made_ahead.iter().rev() {
         directory.remove(file.start())?;
     }
-    settle(&directory, &meta, &files, checkpoint.durable, &end)?;
+    settle(&directory, &meta, &files, durable, &end)?;
     // Whoever crashes from here on leaves a queue that is not clean.
-    let checkpoint = Checkpoint { epoch: checkpoint.epoch + 1, clean: false, ..checkpoint };
+    let durable = durable.min(end.offset); // less only where salvage has lost what was durable
+    let checkpoint = Checkpoint { epoch: checkpoint.epoch + 1, durable, clean: false, ..checkpoint };
     let tail = Some(directory.begin_tail(place, end.offset)?);
-    directory.write_checkpoint(&checkpoint)?;
+    if checkpoint_lost {
+        directory.create_checkpoint(&checkpoint)?
+    } else {
+        directory.write_checkpoint(&checkpoint)?
+    }
     if let Some(pool) = &pool {
         stage(&directory, &mut files, end.offset, pool)?;
     }
-    Queue::assemble(Recovered { directory, files, meta, end: end.offset, checkpoint, tail, pool }, options)
+    Queue::assemble(Recovered { directory, files, meta, recovery, checkpoint, tail, pool }, options)
+}
+
+fn note_losses(recovery: &mut Recovery, end: &End, durable: u64) {
+    let behind_the_end = durable.saturating_sub(end.offset);
+    recovery.lost_bytes = end.lost.iter().map(|lost| u64::from(lost.bytes)).sum::<u64>() + behind_the_end;
+    recovery.lost_stretches = end.lost.len() as u64 + u64::from(behind_the_end > 0);
+    let last = (behind_the_end > 0).then_some(end.offset);
+    recovery.first_lost = end.lost.first().map(Stretch::offset).or(last);
+}
+
+/// Says what was found, and refuses what `strict` does.
+fn report(directory: &Directory, recovery: &Recovery, file_bytes: u64, options: &Options) -> Result<()> {
+    let path = directory.path.display();
+    let end = recovery.cut_at;
+    if recovery.ended != Ended::Clean {
+        log::write(Level::Info, format_args!("{path}: was not closed; it ends at {end}"));
+    }
+    if let Some(first) = recovery.first_lost {
+        let (bytes, stretches) = (recovery.lost_bytes, recovery.lost_stretches);
+        let lost = format_args!("{path}: {bytes} bytes in {stretches} stretches are lost, the first at offset {first}");
+        log::write(Level::Warn, lost);
+    }
+    if let Some(beyond) = recovery.record_beyond {
+        let name = directory.name(beyond - beyond % file_bytes);
+        let message = format!("{name}: a whole record at offset {beyond}, but the log ends at {end}");
+        if options.strict {
+            return Err(Error::new(Status::Corrupt, message));
+        }
+        log::write(Level::Warn, format_args!("{message}"));
+    }
+    Ok(())
 }
 
 /// Takes out the files that lie behind the end. The first file stays even if it is empty.
@@ -163,30 +344,18 @@ fn check_same(directory: &Directory, meta: &Meta, options: &Options) -> Result<(
     Ok(())
 }
 
-/// The files follow one another without a gap from the first offset, and each has its full length.
-fn check_files(directory: &Directory, meta: &Meta, checkpoint: &Checkpoint, listed: &[Listed]) -> Result<()> {
+/// The queue begins where the checkpoint says.
+fn check_first(directory: &Directory, checkpoint: &Checkpoint, listed: &[Listed]) -> Result<()> {
     let corrupt = |message: String| Err(Error::new(Status::Corrupt, message));
-    let name = |file: &Listed| directory.name(file.start);
-    for file in listed {
-        if file.start % meta.file_bytes != 0 || file.start > MOST_OFFSET - meta.file_bytes {
-            return corrupt(format!("{}: its name is no multiple of the file size {}", name(file), meta.file_bytes));
-        }
-        if file.len != meta.file_bytes {
-            return corrupt(format!("{}: is {} bytes long, not {}", name(file), file.len, meta.file_bytes));
-        }
-    }
-    for pair in listed.windows(2) {
-        if pair[0].start + meta.file_bytes != pair[1].start {
-            return corrupt(format!("{}: there is a gap between it and {}", name(&pair[0]), name(&pair[1])));
-        }
-    }
+    let name = |start| directory.name(start);
     match listed.first() {
         Some(first) if first.start != checkpoint.first => {
-            corrupt(format!("{}: is the first file, but the queue begins at {}", name(first), checkpoint.first))
+            let begins = checkpoint.first;
+            corrupt(format!("{}: is the first file, but the queue begins at {begins}", name(first.start)))
         }
         None if checkpoint.durable > checkpoint.first => {
-            let (first, durable) = (directory.name(checkpoint.first), checkpoint.durable);
-            corrupt(format!("{first}: is missing, and everything from it to {durable}"))
+            let durable = checkpoint.durable;
+            corrupt(format!("{}: is missing, and everything from it to {durable}", name(checkpoint.first)))
         }
         _ => Ok(()),
     }
@@ -245,13 +414,7 @@ fn stage(directory: &Directory, files: &mut VecDeque<Arc<MappedFile>>, end: u64,
     Ok(())
 }
 
-fn check_end(
-    directory: &Directory,
-    checkpoint: &Checkpoint,
-    files: &VecDeque<Arc<MappedFile>>,
-    end: u64,
-) -> Result<()> {
-    let last = files.back().map_or(checkpoint.first, |last| last.end());
+fn check_end(directory: &Directory, checkpoint: &Checkpoint, last: u64, end: u64) -> Result<()> {
     if end < checkpoint.durable || end > last || end < checkpoint.first {
         let (path, durable) = (directory.path.display(), checkpoint.durable);
         let message = format!(
@@ -262,69 +425,8 @@ fn check_end(
     Ok(())
 }
 
-/// RECORD: where the log ends. Everything below the checkpoint's durable offset has to check.
-fn walk(
-    directory: &Directory,
-    meta: &Meta,
-    checkpoint: &Checkpoint,
-    files: &VecDeque<Arc<MappedFile>>,
-    same_page_cache: bool,
-) -> Result<End> {
-    let from = checkpoint.durable - checkpoint.durable % meta.file_bytes;
-    let mut end = End::at(from.max(checkpoint.first), true);
-    for file in files.iter().filter(|file| file.start() >= from) {
-        let mut at = 0;
-        while file.size() - at >= HEADER_BYTES {
-            let word = u32::from_le(file.word(at).load(Ordering::Acquire));
-            let frame = word & !CLAIMED;
-            let placed = u64::from(frame) >= HEADER_BYTES && u64::from(frame) <= file.size() - at;
-            let claimed = word & CLAIMED != 0;
-            // What is durable was whole: there is no claim in it.
-            let may_be_claimed = same_page_cache && file.start() + at >= checkpoint.durable;
-            let whole = || Frame { file, seed: meta.seed, at, bytes: frame }.check().is_some();
-            let passes = placed && if claimed { may_be_claimed } else { whole() };
-            if !passes {
-                end.offset = file.start() + at;
-                if end.offset < checkpoint.durable {
-                    let (name, offset, durable) = (directory.name(file.start()), end.offset, checkpoint.durable);
-                    let message = format!("{name}: damaged at offset {offset}, below the durable offset {durable}");
-                    return Err(Error::new(Status::Corrupt, message));
-                }
-                return Ok(end);
-            }
-            if claimed {
-                end.unfinished.push((file.start(), at, frame));
-            }
-            at += step(word);
-        }
-        end.offset = file.end();
-    }
-    Ok(end)
-}
-
-/// RAW after a power cut: behind the last byte that is not zero, but not before what was durable.
-fn last_byte(files: &VecDeque<Arc<MappedFile>>, checkpoint: &Checkpoint) -> u64 {
-    for file in files.iter().rev() {
-        let floor = checkpoint.durable.clamp(file.start(), file.end()) - file.start();
-        let used = file.used_until(floor);
-        if used > floor || file.contains(checkpoint.durable) {
-            return file.start() + if ends_in_blank(file, used) { file.size() } else { used };
-        }
-    }
-    checkpoint.durable
-}
-
-/// Whether the last bytes of a file that are not zero are RocketMQ's blank: the rest belongs to it.
-fn ends_in_blank(file: &MappedFile, used: u64) -> bool {
-    used.checked_sub(raw::BLANK_BYTES).is_some_and(|at| {
-        let mut bytes = [0; raw::BLANK_BYTES as usize];
-        file.read(at, &mut bytes);
-        bytes == raw::blank(file.size() - at)
-    })
-}
-
-/// Makes the files say what was found: what lies behind the end is zeroed and synced, unfinished claims become whole
-/// padding.
+/// Makes the files say what was found: what lies behind the end is zeroed and synced, unfinished claims and what was
+/// lost become whole padding.
 fn settle(
     directory: &Directory,
     meta: &Meta,
@@ -353,13 +455,15 @@ fn settle(
             sync(last, cut, last.size() - cut)?;
         }
     }
-    for &(start, at, frame) in &end.unfinished {
+    for &Stretch { start, at, bytes } in end.unfinished.iter().chain(&end.lost) {
         let index = (start - files[0].start()) / meta.file_bytes;
-        let file = &files[index as usize];
-        let frame = Frame { file, seed: meta.seed, at, bytes: frame };
+        let frame = Frame { file: &files[index as usize], seed: meta.seed, at, bytes };
         frame.fill_padding(directory.os.now_ms()); // it has no owner any more
         frame.publish();
-        write_back(file, at, step(frame.bytes))?;
+        write_back(frame.file, at, step(frame.bytes))?;
+        if start + at < durable {
+            sync(frame.file, at, HEADER_BYTES)?; // no flush comes back to it
+        }
     }
     for file in files {
         file.set_entry_durable();

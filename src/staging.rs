@@ -140,6 +140,8 @@ impl Staging {
     /// Files that are full and written give their memory back, in order.
     fn release(&self, turn: &mut Turn) {
         let committed = self.positions.committed();
+        // Those that a truncation has removed are gone, memory and all.
+        turn.released_to = turn.released_to.max(self.files.table.first().unwrap_or(0));
         while let Some(file) = self.files.table.find_ref(turn.released_to)
             && file.end() <= committed
         {

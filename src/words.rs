@@ -81,6 +81,7 @@ impl CommitWords for Words<'_> {
 /// of the log; whoever needs to know walks. Several may walk at once: one of them moves it.
 pub(crate) fn advance_wrote(files: &QueueFiles, meta: &Meta, positions: &Positions, until: u64) -> u64 {
     loop {
+        let cuts = files.table.cuts();
         let from = positions.wrote();
         if from >= until || meta.format == Format::Raw {
             return from;
@@ -105,7 +106,7 @@ pub(crate) fn advance_wrote(files: &QueueFiles, meta: &Meta, positions: &Positio
         if at == from {
             return from;
         }
-        if positions.try_advance_wrote(from, at) {
+        if files.table.unless_cut(cuts, || positions.try_advance_wrote(from, at)) {
             files.counters.appends.fetch_add(appends, Ordering::Relaxed);
             files.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
             return at;

@@ -5,7 +5,7 @@ mod support;
 use std::process::Command;
 
 /// In the order of the alphabet.
-const EXPORTED: [&str; 32] = [
+const EXPORTED: [&str; 36] = [
     "mfq_abi_version",
     "mfq_abort",
     "mfq_append",
@@ -31,13 +31,17 @@ const EXPORTED: [&str; 32] = [
     "mfq_reader_next",
     "mfq_reader_open",
     "mfq_reader_seek",
+    "mfq_recovery",
     "mfq_set_log",
     "mfq_stats",
     "mfq_strerror",
+    "mfq_truncate_after",
+    "mfq_truncate_before",
     "mfq_version",
     "mfq_view",
     "mfq_view_release",
     "mfq_wait",
+    "mfq_walk_rocketmq",
 ];
 
 #[test]

@@ -46,7 +46,7 @@ pub const MFQ_E_POISONED: i32 = -17;
 pub const MFQ_E_PANIC: i32 = -18;
 /// Reserved: the call was made in a forked child.
 pub const MFQ_E_FORKED: i32 = -19;
-/// The call was made from inside the log callback.
+/// The call was made from inside a callback.
 pub const MFQ_E_REENTRANT: i32 = -20;
 
 /// ---- OPTIONS OF mfq_open ---------------------------------------------------------------------------
@@ -92,11 +92,22 @@ pub const MFQ_OPEN_READ_ONLY: u32 = 2;
 /// flags: an append that finds no file ready answers MFQ_E_TIMEOUT at once, or why the file could not be created;
 /// append_timeout_ms is not used for it.
 pub const MFQ_OPEN_NO_WAIT: u32 = 4;
-/// flags: take over a directory of files without a queue's own data. MFQ_E_UNSUPPORTED in this version.
+/// flags (MFQ_RAW, with a file_size): a directory of data files without `.mfq`, such as a RocketMQ commit log, becomes a
+/// queue. Its files have to be as a queue's are: named by their offsets, adjacent, each of file_size bytes; a last one
+/// without a byte is removed. It ends where `walk` says, walked from the last two files with data on (MFQ_E_CORRUPT if no
+/// unit is there), or without `walk` behind the last byte that is not zero, unverified. What follows is zeroed, files
+/// behind it are removed, and the blocks of the last one are reserved; all else stays as it is, and RocketMQ can go back
+/// to it. A queue with `.mfq` opens as without this flag.
 pub const MFQ_OPEN_ADOPT: u32 = 8;
-/// flags: refuse a queue that lost something. MFQ_E_UNSUPPORTED in this version.
+/// flags: MFQ_E_CORRUPT, and nothing changed on disk, if there is a whole record behind the place where the log ends (see
+/// mfq_recovery_t.record_beyond): a part of the log that was not durable is lost, but not its end. MFQ_RAW has no such
+/// records.
 pub const MFQ_OPEN_STRICT: u32 = 16;
-/// flags: open a damaged queue with what can be saved. MFQ_E_UNSUPPORTED in this version.
+/// flags: open a damaged queue with what can be kept, and say in mfq_recovery what could not. MFQ_RECORD: everything is
+/// read from the first file on, damaged stretches become padding up to the next whole record, a checkpoint that is damaged
+/// or missing is made anew, and where durable records are missing at the end the queue ends earlier. MFQ_RAW: the
+/// checkpoint is, and the end may come earlier; nothing else can be verified. A file missing before others stays
+/// MFQ_E_CORRUPT. Not with MFQ_OPEN_STRICT or MFQ_OPEN_READ_ONLY.
 pub const MFQ_OPEN_SALVAGE: u32 = 32;
 /// flags (MFQ_STAGED): the buffers are locked into memory; MFQ_E_NO_MEMORY from mfq_open if all of them together cannot be
 /// (RLIMIT_MEMLOCK). In MFQ_MMAP it is MFQ_E_INVALID.
@@ -112,6 +123,17 @@ pub const MFQ_OPEN_POOL_FAIL_FAST: u32 = 128;
 pub const MFQ_COMMITTED: i32 = 0;
 /// mfq_wait: until the records below the offset are on stable storage.
 pub const MFQ_FLUSHED: i32 = 1;
+
+/// mfq_recovery: the queue was created.
+pub const MFQ_ENDED_CREATED: u32 = 0;
+/// mfq_recovery: it had been closed.
+pub const MFQ_ENDED_CLEAN: u32 = 1;
+/// mfq_recovery: its process had ended without closing it; what that had stored was still there.
+pub const MFQ_ENDED_PROCESS_DEATH: u32 = 2;
+/// mfq_recovery: the machine had stopped, or the file system was mounted anew: what was not flushed may be lost.
+pub const MFQ_ENDED_POWER_CUT: u32 = 3;
+/// mfq_recovery: not known, it was adopted (MFQ_OPEN_ADOPT).
+pub const MFQ_ENDED_ADOPTED: u32 = 4;
 
 /// mfq_set_log: something failed, and the host should know.
 pub const MFQ_LOG_ERROR: i32 = 1;

@@ -19,7 +19,7 @@ pub const SENSIBLE_SIZES: RangeInclusive<usize> = size_of::<usize>()..=4096;
 /// No slice of Rust may be longer.
 const LONGEST: usize = isize::MAX as usize;
 
-/// Whether there ever was a log callback: until then no call has to look at a thread-local. Never taken back, because a
+/// Whether there ever was a callback: until then no call has to look at a thread-local. Never taken back, because a
 /// callback may still run when it is removed.
 static CALLBACK_SET: AtomicBool = AtomicBool::new(false);
 
@@ -29,7 +29,7 @@ pub fn expect_callbacks() {
 
 #[inline]
 pub fn outside_callback() -> Result<()> {
-    // Relaxed: a thread inside the callback has seen the sink, which was installed after the flag was set.
+    // Relaxed: a thread inside a callback has seen the function, which came to the library after the flag was set.
     if CALLBACK_SET.load(Ordering::Relaxed) { not_in_callback() } else { Ok(()) }
 }
 
@@ -38,7 +38,7 @@ pub fn outside_callback() -> Result<()> {
 #[inline(never)]
 fn not_in_callback() -> Result<()> {
     match log::in_callback() {
-        true => Err(Error::new(Status::Reentrant, "the library was called from inside its log callback")),
+        true => Err(Error::new(Status::Reentrant, "the library was called from inside a callback of its own")),
         false => Ok(()),
     }
 }
@@ -211,6 +211,18 @@ pub unsafe fn path<'a>(path: *const c_char, what: &'static str) -> Result<&'a Pa
     // SAFETY: the caller's promise.
     let bytes = unsafe { CStr::from_ptr(path.as_ptr()) }.to_bytes();
     if bytes.is_empty() { Err(invalid(what, "is empty")) } else { Ok(Path::new(OsStr::from_bytes(bytes))) }
+}
+
+/// What a walker sees of a file: copied out, as the bytes are mapped and somebody else may write them.
+///
+/// # Safety
+/// `bytes` is NULL, or `available` bytes from it on stay valid for reading during `'a`.
+pub unsafe fn mapped<'a>(bytes: *const u8, available: usize) -> Option<impl Fn(u64, &mut [u8]) + use<'a>> {
+    (!bytes.is_null()).then_some(move |at: u64, to: &mut [u8]| {
+        assert!(at <= available as u64 && to.len() as u64 <= available as u64 - at);
+        // SAFETY: in bounds, and otherwise the caller's promise; `to` is not the host's.
+        unsafe { to.as_mut_ptr().copy_from_nonoverlapping(bytes.add(at as usize), to.len()) }
+    })
 }
 
 /// The token of a claim.

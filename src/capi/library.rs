@@ -63,7 +63,7 @@ fn sentence(status: mfq_status_t) -> &'static CStr {
         MFQ_E_POISONED => c"an earlier failure poisoned the queue",
         MFQ_E_PANIC => c"a fault inside the library",
         MFQ_E_FORKED => c"called in a forked child",
-        MFQ_E_REENTRANT => c"called from inside the log callback",
+        MFQ_E_REENTRANT => c"called from inside a callback",
         _ => c"not a status of this library",
     }
 }

@@ -1,7 +1,7 @@
 //! The C surface, and the only place that knows C. Every exported function is three steps: decode the arguments, call the
 //! core, encode the result. Its doc comment is the manual in `mfq.h`, which cbindgen makes of these files.
 //!
-//! A handle is a number in the shape of a pointer (`slots`), held during a call by a pin (`pin`).
+//! A handle is a number in the shape of a pointer (`slots`), held during a call by a pin ([`crate::pin`]).
 
 // The names are C's, and what a host has to keep to is said in the manual's form, not under a heading of rustdoc.
 #![allow(non_camel_case_types, clippy::missing_safety_doc)]
@@ -14,7 +14,6 @@ mod handles;
 mod last_error;
 mod library;
 mod options;
-mod pin;
 mod queue;
 mod read;
 mod slots;

@@ -1,7 +1,7 @@
 //! The options of `mfq_open`, in the core's types.
 
 use super::constants::*;
-use super::decode::{checked, invalid, struct_size};
+use super::decode::{checked, expect_callbacks, invalid, struct_size};
 use super::types::mfq_options_t;
 use crate::error::Result;
 use crate::options::{Filler, FlushPolicy, Format, Mode, Options, Walk};
@@ -112,6 +112,7 @@ unsafe impl Send for Context {}
 unsafe impl Sync for Context {}
 
 fn host_walk(walk: unsafe extern "C" fn(*mut c_void, *const u8, usize) -> i64, context: *mut c_void) -> Walk {
+    expect_callbacks();
     let context = Context(context);
     Walk(Arc::new(move |bytes, available| {
         let Context(context) = &context;

@@ -8,20 +8,24 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::mapped_file::MappedFile;
 use crate::os;
+use crate::pin;
 use crate::queue::{Queue, Which};
-use std::ffi::c_char;
+use crate::rocketmq;
+use std::ffi::{c_char, c_void};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 /// ---- A QUEUE AND ITS FILES -------------------------------------------------------------------------
 ///
 /// Opens the queue in the directory `path`, and creates it if it is not there and `options` do not say otherwise: the
 /// directory itself, not its parents. `path` is bytes, not text of some encoding. `options` may be NULL: all defaults.
-/// After a crash it looks for the end of what was appended, which reads the newest part of the queue.
+/// After a crash it looks for the end of what was appended, which reads the newest part of the queue; mfq_recovery tells
+/// what it found.
 ///
 /// Errors: INVALID (an argument or option; `path` is a file; its last component is a symbolic link; the queue has another
 /// file size, format or filler), NOT_FOUND (a parent, or the queue under MFQ_OPEN_EXISTING or MFQ_OPEN_READ_ONLY), LOCKED
 /// (open already, here or in another process), CORRUPT (a file in it does not belong there, is missing or damaged),
-/// VERSION, UNSUPPORTED, NO_SPACE, NO_MEMORY, IO. After NO_SPACE, NO_MEMORY and IO there may be the beginnings of a new
+/// or MFQ_OPEN_STRICT has found something, VERSION, UNSUPPORTED, NO_SPACE, NO_MEMORY, IO. After NO_SPACE, NO_MEMORY and IO there may be the beginnings of a new
 /// queue, which the next open takes up, or a part of the recovery is done, which the next open repeats; after the others
 /// nothing on disk has been changed.
 ///
@@ -232,6 +236,78 @@ pub unsafe extern "C" fn mfq_offsets(queue: *mut mfq_queue_t, offsets: *mut mfq_
         out.write(encode::offsets(&queue.offsets()?));
         Ok(())
     })
+}
+
+/// Tells what mfq_open found: how the queue had been left, where it ended, what was cut. The host sets
+/// report->struct_size.
+///
+/// Errors: INVALID, CLOSED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mfq_recovery(queue: *mut mfq_queue_t, report: *mut mfq_recovery_t) -> mfq_status_t {
+    guard(queue, || {
+        let queue = handles::queue(queue, "mfq_recovery: queue")?;
+        // SAFETY: the host says that `report` is its own and set its size; checked there.
+        let out = unsafe { decode::sized_output(report, "mfq_recovery: report")? };
+        out.write(encode::recovery(&queue.recovery()?));
+        Ok(())
+    })
+}
+
+/// A walker over RocketMQ's messages (stores 4.x and 5.x), for mfq_options_t.walk; `context` is not used. A message is whole
+/// if its magic is known, its lengths add up to its size, and the CRC of its body is right; a blank reaches to the end of
+/// the file. May be called from anywhere, and answers -1 if `bytes` is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mfq_walk_rocketmq(context: *mut c_void, bytes: *const u8, available: usize) -> i64 {
+    let _ = context;
+    // SAFETY: the caller says that so many bytes can be read.
+    let read = unsafe { decode::mapped(bytes, available) };
+    // No handle, no lock, no callback: a panic could only be a bug of the walk, and ends it.
+    std::panic::catch_unwind(AssertUnwindSafe(|| read.map_or(-1, |read| rocketmq::unit_bytes(available as u64, read))))
+        .unwrap_or(-1)
+}
+
+/// Cuts the log at `offset`, durably: everything there and behind is gone when this returns, and the next append goes
+/// there. In MFQ_RECORD a record has to begin or end at `offset`; in MFQ_RAW it is any byte. All offsets that mfq_offsets
+/// tells may move back. Files and views that are held stay as they are; a reader behind the new end finds nothing, or what
+/// is appended later, and should be set to an offset of a record by mfq_reader_seek.
+///
+/// Appends that come meanwhile wait for it. A crash at any moment leaves the log as it was, or a beginning of it that reaches
+/// to `offset` at least. The file that is cut is copied up to `offset`, which takes space for one file more until this
+/// returns.
+///
+/// Errors: INVALID (`offset` lies within a record, below the first offset, or beyond what is committed), CLOSED, BUSY (a
+/// claim is open), READ_ONLY, POISONED; nothing has happened then, nor after NO_SPACE or NO_MEMORY. IO: nothing has happened,
+/// or the queue is poisoned from now on, and opening it anew shows how far it came.
+///
+/// Blocks: for the disk, and for appends that are under way.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mfq_truncate_after(queue: *mut mfq_queue_t, offset: u64) -> mfq_status_t {
+    guard(queue, || truncate(queue, "mfq_truncate_after: queue", |queue| queue.truncate_after(offset)))
+}
+
+/// Removes the files that end at or before `offset`, durably, but never the last one: what lies below is NOT_FOUND from
+/// then on, and mfq_offsets_t.min moves to the beginning of the file in which `offset` lies. Files and views that are held
+/// stay readable; a file's space comes back once nothing holds it any more, and no call that was inside the queue when it
+/// was removed still is (with a later truncation, if such a call takes its time).
+///
+/// Appends go on meanwhile. A crash at any moment leaves all of it or none; files that are left over are removed by the next
+/// mfq_open.
+///
+/// Errors: INVALID (`offset` is beyond what is committed), CLOSED, READ_ONLY, POISONED, IO, NO_SPACE.
+///
+/// Blocks: for the disk, and for a flush that is at work.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mfq_truncate_before(queue: *mut mfq_queue_t, offset: u64) -> mfq_status_t {
+    guard(queue, || truncate(queue, "mfq_truncate_before: queue", |queue| queue.truncate_before(offset)))
+}
+
+fn truncate(handle: *mut mfq_queue_t, what: &'static str, truncate: impl FnOnce(&Queue) -> Result<()>) -> Result<()> {
+    let queue = handles::queue(handle, what)?;
+    let outcome = truncate(&queue);
+    // SAFETY: every call on a queue is pinned by its handle, and rests only where it keeps no reference to a file; this one
+    // is done with them.
+    unsafe { queue.release_removed(|| pin::is_unused(handles::number(handle))) };
+    outcome
 }
 
 /// Counts what the queue did since it was opened. The host sets stats->struct_size.

@@ -1,9 +1,9 @@
 //! Handles: an index and a generation in the shape of an opaque pointer, never dereferenced. Slots are in memory that is
 //! never freed and are used again under a new generation, so a handle used after its close is found out, for ever.
 
-use super::pin::{self, Pin};
 use crate::error::{Error, Result, Status};
 use crate::os::heavy_barrier;
+use crate::pin::{self, Pin};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;

@@ -108,6 +108,9 @@ impl Host {
             true mfq_event_fd(queue, out());
             true mfq_wait(queue, MFQ_COMMITTED, 0, 0);
             true mfq_offsets(queue, out());
+            true mfq_recovery(queue, out());
+            true mfq_truncate_after(queue, 0);
+            true mfq_truncate_before(queue, 0);
             true mfq_stats(queue, out());
             false mfq_set_log(None, ptr::null_mut(), 0);
             true mfq_close(queue);

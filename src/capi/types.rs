@@ -71,8 +71,9 @@ pub struct mfq_view_t {
 /// Receives one message of the library; see mfq_set_log. `message` ends with NUL and is valid during the call only.
 pub type mfq_log_fn_t = Option<unsafe extern "C" fn(context: *mut c_void, level: i32, message: *const c_char)>;
 
-/// Tells the size of the unit that begins at `bytes`, of which `available` bytes can be read: > 0 its size, 0 there is
-/// none, the data ends here, < 0 it is damaged.
+/// Tells the size of the unit that begins at `bytes`, of which `available` bytes (to the end of the file) can be read: > 0
+/// its size, 0 there is none, the data ends here, < 0 it is damaged, which ends the data too. More than `available` counts
+/// as damaged. Called by mfq_open, in its thread; it must not call the library (MFQ_E_REENTRANT), nor write.
 pub type mfq_walk_fn_t = Option<unsafe extern "C" fn(context: *mut c_void, bytes: *const u8, available: usize) -> i64>;
 
 /// What mfq_open can be told; fill it by mfq_options_init, then set what differs from the default. Zero always means the
@@ -117,7 +118,9 @@ pub struct mfq_options_t {
     pub permissions: u32,
     /// MFQ_OPEN_..., added up. Unknown bits are MFQ_E_INVALID.
     pub flags: u32,
-    /// RAW: finds the end of the data after a power cut. Must be NULL in this version (else MFQ_E_UNSUPPORTED).
+    /// RAW: finds the end of the data after a power cut, from the last durable offset on that mfq_open knows, and that of a
+    /// directory that is adopted; mfq_walk_rocketmq is one. With MFQ_FILLER_ZERO the data goes on behind zeros that fill a
+    /// file if the next one begins with a unit. NULL: the data ends behind the last byte that is not zero.
     pub walk: mfq_walk_fn_t,
     /// Handed to `walk`.
     pub walk_context: *mut c_void,
@@ -142,7 +145,8 @@ pub struct mfq_file_info_t {
     pub base: *const u8,
 }
 
-/// What mfq_offsets tells: flushed <= committed <= wrote <= reserved, each the end of what it names; they only grow.
+/// What mfq_offsets tells: flushed <= committed <= wrote <= reserved, each the end of what it names; they only grow, but for
+/// mfq_truncate_after.
 #[repr(C)]
 pub struct mfq_offsets_t {
     /// sizeof(mfq_offsets_t), set by the host before the call.
@@ -157,6 +161,36 @@ pub struct mfq_offsets_t {
     pub committed: u64,
     /// On stable storage.
     pub flushed: u64,
+}
+
+/// What mfq_recovery tells: what mfq_open found. The lost is 0 without MFQ_OPEN_SALVAGE, as damage is MFQ_E_CORRUPT then.
+#[repr(C)]
+pub struct mfq_recovery_t {
+    /// sizeof(mfq_recovery_t), set by the host before the call.
+    pub struct_size: usize,
+    /// How the queue had been left: MFQ_ENDED_...
+    pub ended: u32,
+    /// In how many stretches lost_bytes lie.
+    pub lost_stretches: u32,
+    /// Where the log ended, and went on.
+    pub cut_at: u64,
+    /// From there to the last byte that was not zero, in each file: bytes that were cut (under MFQ_OPEN_READ_ONLY: that are
+    /// passed over).
+    pub cut_bytes: u64,
+    /// Everything below is as it was written: its checksums were right, the walker or the last process said so, or it was
+    /// durable. Less than cut_at only in RAW after a power cut, or if adopted, without `walk`.
+    pub verified_to: u64,
+    /// cut_at - verified_to.
+    pub unverified_bytes: u64,
+    /// Claims that nobody had committed or aborted when the process ended: they are padding now.
+    pub claims_passed_over: u64,
+    /// RECORD: offset of the first whole record behind cut_at, which was cut too; UINT64_MAX if there was none. It had not
+    /// been flushed, and what had been appended before it is lost.
+    pub record_beyond: u64,
+    /// MFQ_OPEN_SALVAGE: bytes below the durable offset that were damaged, and are padding now or behind the end.
+    pub lost_bytes: u64,
+    /// Where the first of them lies; UINT64_MAX if there are none.
+    pub first_lost: u64,
 }
 
 /// What mfq_stats tells, counted since the queue was opened.

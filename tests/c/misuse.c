@@ -170,11 +170,12 @@ static void open_refuses_senseless_options(void) {
   REFUSES(flags, UINT32_MAX, MFQ_E_INVALID, "flags");
   REFUSES(file_size, 65537, MFQ_E_INVALID, "file_size");
   REFUSES(file_size, UINT64_MAX, MFQ_E_INVALID, "file_size");
-  for (uint32_t flag = MFQ_OPEN_ADOPT; flag <= MFQ_OPEN_SALVAGE; flag *= 2)
-    REFUSES(flags, flag, MFQ_E_UNSUPPORTED, "flags");
   for (uint32_t flag = MFQ_OPEN_LOCK_POOL; flag <= MFQ_OPEN_POOL_FAIL_FAST; flag *= 2)
     REFUSES(flags, flag, MFQ_E_INVALID, "MFQ_STAGED");
-  REFUSES(walk, walk, MFQ_E_UNSUPPORTED, "walk");
+  REFUSES(flags, MFQ_OPEN_ADOPT, MFQ_E_INVALID, "MFQ_OPEN_ADOPT");
+  REFUSES(flags, MFQ_OPEN_SALVAGE | MFQ_OPEN_STRICT, MFQ_E_INVALID, "MFQ_OPEN_SALVAGE");
+  REFUSES(flags, MFQ_OPEN_SALVAGE | MFQ_OPEN_READ_ONLY, MFQ_E_INVALID, "MFQ_OPEN_SALVAGE");
+  REFUSES(walk, walk, MFQ_E_INVALID, "walk");
 
   struct {
     mfq_options_t ours;
@@ -189,6 +190,42 @@ static void open_refuses_senseless_options(void) {
   mfq_queue_t *queue;
   WORKS(mfq_open(in_dir("longer"), &longer.ours, &queue));
   WORKS(mfq_close(queue));
+}
+
+static int64_t walk_that_opens(void *context, const uint8_t *bytes, size_t available) {
+  mfq_queue_t *queue;
+  UNTOUCHED(queue);
+  (void)bytes;
+  FAILS(mfq_open(dir, NULL, &queue), MFQ_E_REENTRANT, "callback");
+  CHECK_UNTOUCHED(queue);
+  CHECK(available == 65536 - *(size_t *)context);
+  *(size_t *)context += 65536 / 2;
+  return 65536 / 2;
+}
+
+static void a_walker_must_not_call_the_library(void) {
+  char name[512];
+  CHECK(mkdir(in_dir("adopted"), 0700) == 0);
+  snprintf(name, sizeof name, "%s/%020d", in_dir("adopted"), 0);
+  FILE *file = fopen(name, "w");
+  CHECK(file != NULL && fputc('x', file) == 'x' && fseek(file, 65535, SEEK_SET) == 0 && fputc(0, file) == 0);
+  fclose(file);
+  size_t walked = 0;
+  mfq_options_t options = small();
+  options.file_size = 65536;
+  options.format = MFQ_RAW;
+  options.flags = MFQ_OPEN_ADOPT;
+  options.walk = walk_that_opens;
+  options.walk_context = &walked;
+  mfq_queue_t *queue;
+  WORKS(mfq_open(in_dir("adopted"), &options, &queue));
+  CHECK(walked == 65536);
+  mfq_recovery_t report = {.struct_size = sizeof report};
+  WORKS(mfq_recovery(queue, &report));
+  CHECK(report.ended == MFQ_ENDED_ADOPTED && report.cut_at == 65536 && report.record_beyond == UINT64_MAX);
+  WORKS(mfq_close(queue));
+  CHECK(mfq_walk_rocketmq(NULL, NULL, SIZE_MAX) == -1);
+  CHECK(mfq_walk_rocketmq(NULL, (const uint8_t *)"", 0) == 0);
 }
 
 static void open_reads_no_more_than_the_size_says(void) {
@@ -247,7 +284,9 @@ static void all_refuse_queue(mfq_queue_t *queue, mfq_status_t status, const char
   size_t len;
   uint64_t next;
   int32_t fd;
-  UNTOUCHED(fd), UNTOUCHED(file), UNTOUCHED(reader), UNTOUCHED(at), UNTOUCHED(claim), UNTOUCHED(view);
+  mfq_recovery_t report = {.struct_size = sizeof report};
+  UNTOUCHED(fd), UNTOUCHED(report.ended);
+  UNTOUCHED(file), UNTOUCHED(reader), UNTOUCHED(at), UNTOUCHED(claim), UNTOUCHED(view);
   UNTOUCHED(buf), UNTOUCHED(len), UNTOUCHED(next), UNTOUCHED(offsets.min), UNTOUCHED(stats.appends);
   FAILS(mfq_get_last(queue, 0, &file), status, word);
   FAILS(mfq_find(queue, 0, &file), status, word);
@@ -264,10 +303,13 @@ static void all_refuse_queue(mfq_queue_t *queue, mfq_status_t status, const char
   FAILS(mfq_wait(queue, MFQ_COMMITTED, 0, 0), status, word);
   FAILS(mfq_offsets(queue, &offsets), status, word);
   FAILS(mfq_stats(queue, &stats), status, word);
+  FAILS(mfq_recovery(queue, &report), status, word);
+  FAILS(mfq_truncate_after(queue, 0), status, word);
+  FAILS(mfq_truncate_before(queue, 0), status, word);
   FAILS(mfq_close(queue), status, word);
   CHECK_UNTOUCHED(file), CHECK_UNTOUCHED(reader), CHECK_UNTOUCHED(at), CHECK_UNTOUCHED(claim), CHECK_UNTOUCHED(view);
   CHECK_UNTOUCHED(buf), CHECK_UNTOUCHED(len), CHECK_UNTOUCHED(next), CHECK_UNTOUCHED(fd);
-  CHECK_UNTOUCHED(offsets.min), CHECK_UNTOUCHED(stats.appends);
+  CHECK_UNTOUCHED(offsets.min), CHECK_UNTOUCHED(stats.appends), CHECK_UNTOUCHED(report.ended);
 }
 
 static void all_refuse_file(mfq_file_t *file, mfq_status_t status, const char *word) {
@@ -567,6 +609,7 @@ static void output_structs_have_the_size_the_host_says(void) {
   WORKS(mfq_get_last(queue, -1, &file));
   FAILS(mfq_offsets(queue, NULL), MFQ_E_INVALID, "offsets is NULL");
   FAILS(mfq_stats(queue, NULL), MFQ_E_INVALID, "stats is NULL");
+  FAILS(mfq_recovery(queue, NULL), MFQ_E_INVALID, "report is NULL");
   FAILS(mfq_file_info(file, NULL), MFQ_E_INVALID, "info is NULL");
   const size_t senseless[] = {0, sizeof(size_t) - 1, 4097, SIZE_MAX};
   for (size_t i = 0; i < sizeof senseless / sizeof *senseless; i++) {
@@ -575,6 +618,8 @@ static void output_structs_have_the_size_the_host_says(void) {
     mfq_file_info_t info = {.struct_size = senseless[i]};
     FAILS(mfq_offsets(queue, &offsets), MFQ_E_INVALID, "offsets has a struct_size");
     FAILS(mfq_stats(queue, &stats), MFQ_E_INVALID, "stats has a struct_size");
+    mfq_recovery_t report = {.struct_size = senseless[i]};
+    FAILS(mfq_recovery(queue, &report), MFQ_E_INVALID, "report has a struct_size");
     FAILS(mfq_file_info(file, &info), MFQ_E_INVALID, "info has a struct_size");
   }
   struct {
@@ -593,6 +638,9 @@ static void output_structs_have_the_size_the_host_says(void) {
   CHECK(shorter.struct_size == offsetof(mfq_offsets_t, wrote) && shorter.reserved == longer.ours.reserved);
   CHECK_UNTOUCHED(shorter.wrote);
   FAILS(mfq_wait(queue, 2, 0, 0), MFQ_E_INVALID, "which is 2");
+  FAILS(mfq_truncate_after(queue, 1), MFQ_E_INVALID, "offset 1");
+  FAILS(mfq_truncate_after(queue, UINT64_MAX), MFQ_E_INVALID, "offset");
+  FAILS(mfq_truncate_before(queue, UINT64_MAX), MFQ_E_INVALID, "offset");
   FAILS(mfq_get_last(queue, 0, NULL), MFQ_E_INVALID, "file is NULL");
   FAILS(mfq_flush(queue, (uint64_t)INT64_MAX + 1, 0), MFQ_E_INVALID, "up_to");
   FAILS(mfq_flush_start(queue, (uint64_t)INT64_MAX + 1), MFQ_E_INVALID, "up_to");
@@ -668,6 +716,7 @@ int main(int argc, char **argv) {
   the_log_refuses_what_it_must();
   open_refuses_senseless_options();
   open_reads_no_more_than_the_size_says();
+  a_walker_must_not_call_the_library();
   open_refuses_bad_paths();
   garbage_is_not_a_handle();
   a_closed_queue_stays_closed_for_every_thread();

@@ -102,6 +102,14 @@ impl Queue {
         done(unsafe { mfq_flush(self.0, up_to, timeout_ms) })
     }
 
+    pub fn truncate_after(self, offset: u64) -> Result<(), Status> {
+        done(unsafe { mfq_truncate_after(self.0, offset) })
+    }
+
+    pub fn truncate_before(self, offset: u64) -> Result<(), Status> {
+        done(unsafe { mfq_truncate_before(self.0, offset) })
+    }
+
     pub fn get_last(self, timeout_ms: i32) -> Result<(), Status> {
         let file = output(|file| unsafe { mfq_get_last(self.0, timeout_ms, file) })?;
         done(unsafe { mfq_file_release(file) })

@@ -12,8 +12,12 @@
 //! and read with Acquire, so all that the call did comes before what the close does then. (The store of a handle too:
 //! the close may read the *next* handle in the cell, and has to see the end of the call before it.)
 //!
+//! A call that waits for as long as it likes says meanwhile that it is at rest: a close waits for it all the same, but
+//! whoever only wants to know that nobody uses what was there before (`is_unused`) need not.
+//!
 //! The record itself is seen as well: its push onto the list comes before the store to its cell, hence before `light()`.
 
+use crate::os::{heavy_barrier, light_barrier};
 use std::cell::Cell;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
@@ -70,7 +74,7 @@ pub fn pin<const CELL: usize>(handle: u64) -> Pin {
     };
     debug_assert_eq!(pin.cell.load(Ordering::Relaxed), 0);
     pin.cell.store(handle, Ordering::Release);
-    crate::os::light_barrier();
+    light_barrier();
     pin
 }
 
@@ -121,11 +125,52 @@ fn records() -> impl Iterator<Item = &'static Record> {
     std::iter::successors(at(RECORDS.load(Ordering::Acquire)), move |record| at(record.next))
 }
 
+/// Of a handle, which is odd: the call that uses it is at rest.
+const AT_REST: u64 = !1;
+
+/// Runs `wait`, over which the calling thread's call keeps no reference to anything that `is_unused` is asked about.
+pub fn at_rest<T>(wait: impl FnOnce() -> T) -> T {
+    struct Awake(Option<(&'static AtomicU64, u64)>);
+    impl Drop for Awake {
+        fn drop(&mut self) {
+            if let Some((cell, handle)) = self.0 {
+                cell.store(handle, Ordering::Release);
+                light_barrier(); // what the call looks at from here on is what `is_unused` left there
+            }
+        }
+    }
+    let cell = MINE.get().map(|record| &record.cells[0]);
+    let _awake = Awake(cell.map(|cell| {
+        let handle = cell.load(Ordering::Relaxed);
+        cell.store(handle & AT_REST, Ordering::Release);
+        (cell, handle)
+    }));
+    wait()
+}
+
+/// Whether every call of other threads that used the handle when this one began has ended or come to rest since. It may
+/// say no where it could say yes: a call that takes its time is not waited for.
+pub fn is_unused(handle: u64) -> bool {
+    const PATIENCE: u32 = 200;
+    heavy_barrier();
+    let mine = MINE.get();
+    let in_use = |record: &&Record| record.cells.iter().any(|cell| cell.load(Ordering::Acquire) == handle);
+    let others = records().filter(|record| !mine.is_some_and(|mine| ptr::eq(mine, *record)));
+    others.into_iter().all(|record| {
+        (0..PATIENCE).any(|turn| {
+            if turn > PATIENCE / 2 {
+                thread::yield_now();
+            }
+            !in_use(&record)
+        })
+    })
+}
+
 /// Returns when no call uses the handle any more. The slot's state must be dead and `heavy_barrier()` be behind us.
 pub fn wait_for(handle: u64) {
     for record in records() {
         let mut turn = 0u32;
-        while record.cells.iter().any(|cell| cell.load(Ordering::Acquire) == handle) {
+        while record.cells.iter().any(|cell| cell.load(Ordering::Acquire) | !AT_REST == handle) {
             turn += 1;
             match turn {
                 ..100 => std::hint::spin_loop(),

@@ -1,0 +1,394 @@
+//! Truncation: the log's end moves back, or its beginning on; neither comes undone, and a crash on the way leaves a log.
+
+mod support;
+
+use mfq::os::{Call, Fault};
+use mfq::{Deadline, Filler, Options, Reader, Span, Status};
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use support::engine::*;
+use support::handles;
+use support::records::{LEAST_BYTES, Label};
+
+static NOBODY: AtomicBool = AtomicBool::new(false);
+
+fn all_kinds() -> [Options; 3] {
+    [record(), raw(Filler::Zero), raw(Filler::RocketMq)]
+}
+
+/// Four or five to a file, none of its bytes 0.
+fn payload(i: usize) -> Vec<u8> {
+    vec![i as u8 + 1; 800]
+}
+
+fn fill(queue: &Opened, count: usize) -> Vec<Span> {
+    (0..count).map(|i| queue.append(&payload(i)).unwrap()).collect()
+}
+
+/// The records at these places, as far as they are there, which ends at one place.
+fn readable(queue: &Opened, spans: &[Span]) -> usize {
+    let committed = queue.offsets().unwrap().committed;
+    let there = spans.iter().take_while(|at| at.end <= committed).count();
+    for (i, at) in spans[..there].iter().enumerate() {
+        let bytes = read(queue, at.offset).unwrap().0;
+        assert!(bytes.starts_with(&payload(i)), "record {i} is another one");
+    }
+    there
+}
+
+fn committed(queue: &Opened) -> u64 {
+    queue.offsets().unwrap().committed
+}
+
+#[test]
+fn everything_behind_a_cut_is_gone_for_ever() {
+    for options in all_kinds() {
+        // In the middle of a file, at a file's first record, the first of all, the last, behind the last.
+        for choice in 0..5 {
+            let dir = scratch();
+            let queue = open(dir.path(), &options);
+            let spans = fill(&queue, 30);
+            queue.flush(spans[20].end, within(GENEROUS_MS)).unwrap();
+            let first_of_file = spans.iter().position(|at| at.offset == 2 * page()).unwrap();
+            let kept = [10, first_of_file, 0, 29, 30][choice];
+            let cut = spans.get(kept).map_or(spans[29].end, |at| at.offset);
+            queue.truncate_after(cut).unwrap();
+            let offsets = queue.offsets().unwrap();
+            assert_eq!((offsets.reserved, offsets.wrote, offsets.committed), (cut, cut, cut));
+            assert_eq!(offsets.flushed, cut.min(spans[20].end));
+            if kept < 30 {
+                assert!(file_starts(dir.path()).iter().all(|start| *start < cut), "files behind the cut are removed");
+            }
+            assert_eq!(readable(&queue, &spans), kept);
+
+            // As if the power had been cut right now, or the process killed.
+            let (killed, off) = (as_killed_now(dir.path()), as_killed_now(dir.path()));
+            assert_eq!(
+                (committed(&open(killed.path(), &options)), committed(&open_after_reboot(off.path(), &options))),
+                (cut, cut)
+            );
+
+            // The log goes on there, with other records, of another length.
+            let again: Vec<_> = (0..20).map(|i| queue.append(&[0x77; 500 + 8]).map(|at| (i, at)).unwrap().1).collect();
+            assert!(again[0].offset == cut || again[0].offset == cut.next_multiple_of(page()));
+            let killed = as_killed_now(dir.path());
+            queue.close().unwrap();
+            for path in [dir.path(), killed.path()] {
+                let queue = open(path, &options);
+                assert_eq!(readable(&queue, &spans[..kept]), kept);
+                again.iter().for_each(|at| assert!(read(&queue, at.offset).unwrap().0.starts_with(&[0x77; 508])));
+                assert_eq!(committed(&queue), again[19].end);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_file_that_becomes_the_last_one_again_is_not_written_over() {
+    for options in all_kinds() {
+        let dir = scratch();
+        let queue = open(dir.path(), &options);
+        let spans = fill(&queue, 30);
+        queue.close().unwrap();
+        let queue = open(dir.path(), &options);
+        queue.truncate_after(2 * page()).unwrap();
+        let at = queue.append(b"goes on").unwrap();
+        assert_eq!(at.offset, 2 * page());
+        assert!(readable(&queue, &spans[..8]) >= 8);
+    }
+}
+
+#[test]
+fn a_cut_that_cannot_be_changes_nothing() {
+    for options in all_kinds() {
+        let dir = scratch();
+        let queue = open(dir.path(), &Options { start_offset: 3 * page(), ..options.clone() });
+        let spans = fill(&queue, 10);
+        let refused = |offset: u64| queue.truncate_after(offset).unwrap_err().status();
+        for offset in [0, 3 * page() - 1, spans[9].end + 1, u64::MAX] {
+            assert_eq!(refused(offset), Status::Invalid);
+        }
+        if options.format == mfq::Format::Record {
+            assert_eq!(refused(spans[5].offset + 8), Status::Invalid);
+            assert_eq!(refused(spans[5].offset + 1), Status::Invalid);
+        }
+        let claim = queue.claim(100).unwrap();
+        assert_eq!(refused(spans[5].offset), Status::Busy);
+        queue.abort(claim.id).unwrap();
+        for offset in [spans[9].end + 100_000, u64::MAX] {
+            assert_eq!(queue.truncate_before(offset).unwrap_err().status(), Status::Invalid);
+        }
+        assert_eq!(readable(&queue, &spans), 10);
+        queue.append(b"goes on").unwrap();
+        queue.close().unwrap();
+        let reading = open(dir.path(), &Options { read_only: true, ..options });
+        assert_eq!(reading.truncate_after(spans[5].offset).unwrap_err().status(), Status::ReadOnly);
+        assert_eq!(reading.truncate_before(spans[5].offset).unwrap_err().status(), Status::ReadOnly);
+    }
+}
+
+#[test]
+fn readers_and_views_see_the_log_before_the_cut_or_after_it() {
+    let dir = scratch();
+    let queue = open(dir.path(), &record());
+    let spans = fill(&queue, 12);
+    let now = Deadline::after_ms(0);
+    // One that holds the file that is cut, one behind the cut, a view there.
+    let mut before = Reader::open(&queue, spans[4].offset).unwrap();
+    before.next(&queue, now, &NOBODY).unwrap();
+    let mut behind = Reader::open(&queue, spans[11].offset).unwrap();
+    let view = queue.view(spans[7].offset).unwrap();
+    queue.truncate_after(spans[6].offset).unwrap();
+    assert_eq!(before.next(&queue, now, &NOBODY).unwrap().offset, spans[5].offset);
+    assert_eq!(before.next(&queue, now, &NOBODY).err().unwrap().status(), Status::End);
+    assert_eq!(behind.next(&queue, now, &NOBODY).err().unwrap().status(), Status::End);
+    // SAFETY: the view holds its file.
+    assert_eq!(unsafe { std::slice::from_raw_parts(view.ptr, view.len) }, payload(7));
+    let at = queue.append(b"another record").unwrap();
+    assert_eq!(before.next(&queue, now, &NOBODY).unwrap().len, b"another record".len());
+    assert_eq!((at.offset, read(&queue, at.offset).unwrap().0), (spans[6].offset, b"another record".to_vec()));
+}
+
+#[test]
+fn the_beginning_moves_by_whole_files_and_never_past_the_last() {
+    for options in all_kinds() {
+        let dir = scratch();
+        let queue = open(dir.path(), &options);
+        let spans = fill(&queue, 30);
+        let view = queue.view(0).unwrap();
+        let last = spans[29].offset - spans[29].offset % page();
+        for (offset, first) in [(page() - 1, 0), (page(), page()), (3 * page() + 17, 3 * page()), (0, 3 * page())] {
+            queue.truncate_before(offset).unwrap();
+            assert_eq!((queue.offsets().unwrap().min, file_starts(dir.path())[0]), (first, first));
+        }
+        assert_eq!(read(&queue, 0).unwrap_err().status(), Status::NotFound);
+        assert_eq!(queue.find(0).err().unwrap().status(), Status::NotFound);
+        // SAFETY: the view holds its file.
+        assert_eq!(unsafe { std::slice::from_raw_parts(view.ptr, 800) }, payload(0));
+        // A crash now finds what is left; and one that left the removed files behind removes them.
+        let killed = as_killed_now(dir.path());
+        fs::write(killed.path().join(format!("{:020}", 2 * page())), vec![0; page() as usize]).unwrap();
+        let reading = open(killed.path(), &Options { read_only: true, ..options.clone() });
+        assert_eq!(reading.offsets().unwrap().min, 3 * page());
+        drop(reading);
+        let again = open(killed.path(), &options);
+        assert_eq!((again.offsets().unwrap().min, file_starts(killed.path())[0]), (3 * page(), 3 * page()));
+        assert_eq!(committed(&again), spans[29].end);
+
+        queue.truncate_before(spans[29].end).unwrap();
+        assert_eq!(queue.offsets().unwrap().min, last);
+        queue.flush(u64::MAX, within(GENEROUS_MS)).unwrap();
+        queue.truncate_after(last).unwrap();
+        let at = queue.append(b"goes on").unwrap();
+        assert_eq!((at.offset, queue.offsets().unwrap().min), (last, last));
+        queue.close().unwrap();
+        let queue = open(dir.path(), &options);
+        assert_eq!((queue.offsets().unwrap().min, committed(&queue)), (last, at.end));
+    }
+}
+
+const CALLS: [Call; 9] = [
+    Call::Open,
+    Call::Allocate,
+    Call::WriteAt,
+    Call::SyncData,
+    Call::Map,
+    Call::Advise,
+    Call::Unlink,
+    Call::Rename,
+    Call::SyncDirectory,
+];
+
+/// A queue whose files are all made, so that the calls that follow are the test's own.
+fn at_rest(path: &Path, options: &Options) -> (Opened, Vec<Span>) {
+    let queue = open(path, options);
+    let spans = fill(&queue, 30);
+    queue.flush(spans[24].end, within(GENEROUS_MS)).unwrap();
+    let wanted =
+        spans[29].end.next_multiple_of(page()) + if options.filler == Filler::RocketMq { 1 } else { 2 } * page();
+    eventually("files ahead", || file_starts(path).last().is_some_and(|last| last + page() >= wanted));
+    (queue, spans)
+}
+
+type Truncate = fn(&Opened, u64) -> mfq::Result<()>;
+const BOTH: [Truncate; 2] =
+    [|queue, offset| queue.truncate_after(offset), |queue, offset| queue.truncate_before(offset)];
+
+/// What a crash in the middle may leave: all of it, or what stays of it.
+fn check_image(path: &Path, options: &Options, spans: &[Span], cut: usize, rebooted: bool, what: &str) {
+    let queue = if rebooted { open_after_reboot(path, options) } else { open(path, options) };
+    let first = queue.offsets().unwrap().min;
+    assert!(first <= spans[cut].offset, "{what}");
+    let skipped = spans.iter().take_while(|at| at.offset < first).count();
+    let committed = committed(&queue);
+    assert!(committed >= spans[cut].offset, "{what}: ends at {committed}");
+    for (i, at) in spans.iter().enumerate().skip(skipped).take_while(|(_, at)| at.end <= committed) {
+        assert!(read(&queue, at.offset).unwrap().0.starts_with(&payload(i)), "{what}: record {i}");
+    }
+    let at = queue.append(b"goes on").unwrap();
+    assert!(read(&queue, at.offset).unwrap().0.starts_with(b"goes on"), "{what}");
+}
+
+#[test]
+fn a_kill_or_a_power_cut_at_any_call_leaves_the_log_or_what_stays_of_it() {
+    let _alone = alone();
+    let mut cases = 0;
+    for (options, truncate) in all_kinds().iter().flat_map(|options| BOTH.map(|truncate| (options, truncate))) {
+        for call in CALLS {
+            for nth in 1.. {
+                let dir = scratch();
+                let (queue, spans) = at_rest(dir.path(), options);
+                queue.os.fail_nth(call, nth, Fault::Hang);
+                let before = queue.os.count(call);
+                let images = thread::scope(|scope| {
+                    let cutting = scope.spawn(|| truncate(&queue, spans[13].offset));
+                    eventually("a call or the end", || cutting.is_finished() || queue.os.count(call) >= before + nth);
+                    let images = [as_killed_now(dir.path()), as_killed_now(dir.path())];
+                    queue.os.heal();
+                    cutting.join().unwrap().unwrap();
+                    images
+                });
+                for (image, rebooted) in images.iter().zip([false, true]) {
+                    let what = format!("{options:?} {call:?} {nth}, rebooted {rebooted}");
+                    check_image(image.path(), options, &spans, 13, rebooted, &what);
+                    cases += 1;
+                }
+                if queue.os.count(call) < before + nth {
+                    break;
+                }
+            }
+        }
+    }
+    println!("{cases} images");
+    assert!(cases > 100);
+}
+
+#[test]
+fn a_truncation_that_fails_at_any_call_has_not_happened_or_poisons() {
+    let _alone = alone();
+    let mut cases = 0;
+    for (options, truncate) in all_kinds().iter().flat_map(|options| BOTH.map(|truncate| (options, truncate))) {
+        for call in CALLS {
+            for nth in 1.. {
+                let dir = scratch();
+                let (queue, spans) = at_rest(dir.path(), options);
+                let before = queue.os.count(call);
+                queue.os.fail_nth(call, nth, Fault::Errno(libc::EIO));
+                let outcome = truncate(&queue, spans[13].offset);
+                let made = queue.os.count(call) >= before + nth;
+                queue.os.heal();
+                if let Err(error) = outcome {
+                    assert_eq!(error.status(), Status::Io, "{error}");
+                    match queue.append(b"goes on") {
+                        Ok(at) => assert!(read(&queue, at.offset).unwrap().0.starts_with(b"goes on")),
+                        Err(error) => assert_eq!(error.status(), Status::Poisoned),
+                    }
+                }
+                let _ = queue.close();
+                check_image(dir.path(), options, &spans, 13, false, &format!("{call:?} {nth} {options:?}"));
+                cases += 1;
+                if !made {
+                    break;
+                }
+            }
+        }
+    }
+    println!("{cases} cases");
+    assert!(cases > 50);
+}
+
+/// Mappings of removed files of a directory.
+fn still_mapped(path: &Path) -> usize {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines().filter(|line| line.contains(path.to_str().unwrap()) && line.ends_with("(deleted)")).count()
+}
+
+#[test]
+fn removed_files_are_let_go_while_calls_go_on() {
+    let dir = scratch();
+    let path = fs::canonicalize(dir.path()).unwrap();
+    let queue = handles::Queue::open(&path, &handles::RECORD).unwrap();
+    let reader = queue.reader(0).unwrap();
+    thread::scope(|scope| {
+        // At rest for as long as it lasts, as a consumer is most of the time.
+        scope.spawn(|| while reader.next(-1).is_ok() {});
+        let mut most = 0;
+        for _ in 0..500 {
+            let at = queue.append(&vec![7; 3000]).unwrap();
+            queue.truncate_before(at.end).unwrap();
+            most = most.max(still_mapped(&path));
+        }
+        queue.truncate_before(queue.offsets().unwrap().committed).unwrap();
+        assert!(most < 50, "{most} removed files were mapped at once");
+        reader.close().unwrap();
+    });
+    queue.close().unwrap();
+    assert_eq!(still_mapped(&path), 0);
+}
+
+#[test]
+fn appends_beside_truncations_are_whole_and_in_order() {
+    const THREADS: u32 = 3;
+    let _watchdog = Watchdog::new("appends beside truncations", 120);
+    for how in [handles::RECORD, handles::RAW] {
+        let dir = scratch();
+        let queue = handles::Queue::open(dir.path(), &how).unwrap();
+        let places = Mutex::new(vec![0]);
+        let stop = AtomicBool::new(false);
+        let append = |thread: u32, seq: u32| {
+            let label = Label::single(0, thread, seq);
+            let at = queue.append(&label.record(LEAST_BYTES + (seq as usize * 7919) % 1500)).unwrap();
+            (label, at)
+        };
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (append, places, stop) = (&append, &places, &stop);
+                scope.spawn(move || {
+                    for seq in 0.. {
+                        let (_, at) = append(thread, seq);
+                        places.lock().unwrap().push(at.end);
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                    }
+                });
+            }
+            let mut cuts = 0;
+            for round in 0..150 {
+                thread::yield_now();
+                let mut places = places.lock().unwrap();
+                let at = places[places.len() / 2];
+                let outcome = if round % 3 == 0 { queue.truncate_before(at) } else { queue.truncate_after(at) };
+                // Another cut may have put it into the middle of a record, or beyond the end.
+                assert!(matches!(outcome, Ok(()) | Err(mfq::capi::MFQ_E_INVALID)), "{outcome:?}");
+                cuts += usize::from(outcome.is_ok());
+                let committed = queue.offsets().unwrap().committed;
+                places.retain(|place| *place <= committed);
+                places.push(committed);
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert!(cuts > 20, "{cuts}");
+        });
+        // Whole records only, those of each thread in their order, and all that came after the last cut.
+        let last: Vec<_> = (0..THREADS).map(|thread| append(thread, u32::MAX)).collect();
+        queue.close().unwrap();
+        let queue = open(
+            dir.path(),
+            &Options { format: if how.format == 0 { mfq::Format::Record } else { mfq::Format::Raw }, ..record() },
+        );
+        if how.format == 0 {
+            let found = support::records::read_all(&queue, mfq::Format::Record, Filler::Zero);
+            for thread in 0..THREADS {
+                let seqs: Vec<_> = found.iter().filter(|f| f.label.thread == thread).map(|f| f.label.seq).collect();
+                assert!(seqs.windows(2).all(|pair| pair[0] < pair[1]), "{seqs:?}");
+            }
+        }
+        for (label, at) in last {
+            let bytes = read(&queue, at.offset).unwrap().0;
+            assert_eq!(Label::read(&bytes).unwrap().0, label);
+        }
+    }
+}
