@@ -73,8 +73,10 @@ impl Queue {
         };
         let Some(turn) = self.turns.enter(up_to, deadline, done)? else { return Ok(()) };
         let _poisons = PoisonsIfUnwound(self); // before the turn ends, and the next begins
-        self.sync_to(turn.wanted)?;
-        self.want_checkpoint(turn.wanted);
+        // Everybody whose wish it is has waited for that; but one who has gone since may have seen the log end elsewhere.
+        let up_to = turn.wanted.min(self.positions.committed());
+        self.sync_to(up_to)?;
+        self.want_checkpoint(up_to);
         Ok(())
     }
 

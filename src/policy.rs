@@ -170,8 +170,12 @@ impl Queue {
         }
         schedule.checkpoint_at = None;
         self.policy.checkpoint.store(NOT_WANTED, Ordering::SeqCst); // before `flushed` is read, which may go on
+        let mut last = self.checkpoint.lock();
+        // Under the lock: a truncation takes `flushed` back, and poisons where the disk says something else by then.
+        self.check_not_poisoned()?;
         let durable = self.positions.flushed();
-        let written = self.write_checkpoint(durable, false, &mut self.checkpoint.lock());
+        let written = self.write_checkpoint(durable, false, &mut last);
+        drop(last);
         match written {
             Ok(()) => self.policy.checkpointed.store(durable, Ordering::Relaxed),
             Err(error) if is_a_shortage(&error) => {

@@ -31,16 +31,10 @@ fn flushed(queue: &Opened) -> u64 {
     queue.offsets().unwrap().flushed
 }
 
-/// Appends records of a page each; in RAW too, where they have no header.
-fn append_pages(queue: &Opened, pages: u64) -> u64 {
-    let filling = filling();
-    for _ in 0..pages {
-        let span = queue.append(&filling).unwrap();
-        if span.end - span.offset < page() {
-            queue.append(&filling[..(page() - (span.end - span.offset)) as usize]).unwrap();
-        }
-    }
-    queue.offsets().unwrap().committed
+/// Appends records of a page each, their header included.
+fn append_pages(queue: &Opened, options: &Options, pages: u64) -> u64 {
+    let filling = if options.format == Format::Raw { vec![b'f'; page() as usize] } else { filling() };
+    (0..pages).map(|_| queue.append(&filling).unwrap().end).fold(0, u64::max)
 }
 
 fn wait_flushed(queue: &Opened, offset: u64) {
@@ -73,7 +67,7 @@ fn interval_flushes_what_waits_without_being_asked() {
         let dir = scratch();
         let queue = open(dir.path(), &options);
         for _ in 0..3 {
-            let end = append_pages(&queue, 8);
+            let end = append_pages(&queue, &options, 8);
             wait_flushed(&queue, end);
         }
     }
@@ -84,10 +78,10 @@ fn interval_leaves_a_few_pages_for_ten_seconds() {
     let _alone = alone();
     let (little_dir, much_dir) = (scratch(), scratch());
     let (little, much) = (open(little_dir.path(), &interval(5)), open(much_dir.path(), &interval(5)));
-    let end = append_pages(&little, 2);
+    let end = append_pages(&little, &record(), 2);
     for _ in 0..5 {
         // The same thread looks at both each 5 ms, and at the one that was dirty first first.
-        let end = append_pages(&much, 4);
+        let end = append_pages(&much, &record(), 4);
         wait_flushed(&much, end);
     }
     assert_eq!(flushed(&little), 0, "fewer than four pages wait");
@@ -103,12 +97,12 @@ fn least_pages_flushes_as_soon_as_so_many_wait() {
         let (queue, other) = (open(dir.path(), &options), open(other_dir.path(), &least_pages(1)));
         for round in 0..3 {
             let before = flushed(&queue);
-            append_pages(&queue, 2);
+            append_pages(&queue, &options, 2);
             // Whatever the thread was to do for the first queue it has done before it serves the second.
             let seen = other.append(b"x").unwrap().end;
             wait_flushed(&other, seen);
             assert_eq!(flushed(&queue), before, "round {round}: two pages are fewer than three");
-            let end = append_pages(&queue, 1);
+            let end = append_pages(&queue, &options, 1);
             wait_flushed(&queue, end);
         }
     }
@@ -120,7 +114,7 @@ fn least_pages_follows_a_claim_that_held_them_up() {
     let dir = scratch();
     let queue = open(dir.path(), &least_pages(2));
     let claim = queue.claim(100).unwrap();
-    let end = append_pages(&queue, 4);
+    let end = append_pages(&queue, &record(), 4);
     assert_eq!(queue.wait(Which::Flushed, 1, within(5)).unwrap_err().status(), Status::Timeout);
     queue.commit(claim.id, 100).unwrap();
     wait_flushed(&queue, end);
@@ -132,7 +126,7 @@ fn a_policy_flushes_what_was_recovered() {
     for policy in [interval(5), least_pages(2)] {
         let dir = scratch();
         let queue = open(dir.path(), &with_policy(FlushPolicy::None));
-        let end = append_pages(&queue, 8);
+        let end = append_pages(&queue, &record(), 8);
         let killed = as_killed_now(dir.path());
         wait_flushed(&open(killed.path(), &policy), end);
     }
@@ -146,7 +140,7 @@ fn a_sync_that_fails_in_the_background_poisons() {
         let os = FaultyOs::new(native());
         let queue = try_open_on(os, dir.path(), &options).unwrap();
         queue.os.fail_all(Call::SyncRange, Fault::Errno(libc::EIO));
-        let end = append_pages(&queue, 8);
+        let end = append_pages(&queue, &record(), 8);
         let error = queue.wait(Which::Flushed, end, within(GENEROUS_MS)).unwrap_err();
         assert_eq!(error.status(), Status::Poisoned);
         assert_eq!(flushed(&queue), 0);
@@ -174,7 +168,7 @@ fn a_checkpoint_follows_the_log_into_its_next_file() {
     let dir = scratch();
     let queue = open(dir.path(), &record());
     for file in 1..=20 {
-        append_pages(&queue, 1);
+        append_pages(&queue, &record(), 1);
         let writes = queue.os.count(Call::WriteAt);
         queue.flush(ALL, within(GENEROUS_MS)).unwrap();
         eventually("a checkpoint at each roll", || queue.os.count(Call::WriteAt) > writes);
@@ -220,7 +214,7 @@ fn a_queue_at_rest_costs_no_time_of_the_flush_thread() {
     for options in [interval(1), least_pages(1), with_policy(FlushPolicy::EveryAppend)] {
         let dir = scratch();
         let queue = open(dir.path(), &options);
-        let end = append_pages(&queue, 8);
+        let end = append_pages(&queue, &record(), 8);
         queue.flush_start(ALL).unwrap();
         wait_flushed(&queue, end);
         eventually("the checkpoint", || checkpointed(&queue, &options) == end);
