@@ -130,15 +130,15 @@ impl Seen {
     }
 
     /// Twice, as a host that was told of an error may do.
-    fn open(&mut self, os: &Arc<FaultyOs>, path: &Path, options: &Options) -> Option<Queue> {
-        let first = self.note(Queue::open(os.clone(), path, options));
-        first.or_else(|| self.note(Queue::open(os.clone(), path, options)))
+    fn open(&mut self, disk: &Arc<SimDisk>, path: &Path, options: &Options) -> Option<Queue> {
+        let first = self.note(Queue::open(disk.clone(), path, options));
+        first.or_else(|| self.note(Queue::open(disk.clone(), path, options)))
     }
 
     /// Everything this is about: what a new queue or one that was not closed goes through.
-    fn run(&mut self, os: &Arc<FaultyOs>, path: &Path, options: &Options) {
+    fn run(&mut self, disk: &Arc<SimDisk>, path: &Path, options: &Options) {
         let file = options.file_size as usize;
-        let Some(queue) = self.open(os, path, options) else { return };
+        let Some(queue) = self.open(disk, path, options) else { return };
         self.append(&queue, 40);
         self.append(&queue, 900);
         self.flush(&queue, u64::MAX);
@@ -160,7 +160,7 @@ impl Seen {
         // A truncation has its place here.
         self.check_read(&queue, options);
         self.close(queue);
-        let Some(queue) = self.open(os, path, options) else { return };
+        let Some(queue) = self.open(disk, path, options) else { return };
         self.append(&queue, 81);
         self.flush(&queue, u64::MAX);
         self.append(&queue, 82);
@@ -233,12 +233,6 @@ fn in_memory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").expect("a tmpfs to work in")
 }
 
-fn healthy(boot: [u8; 16]) -> Arc<FaultyOs> {
-    let os = FaultyOs::new(native());
-    os.set_boot_id(boot);
-    os
-}
-
 /// A directory for one run, with its disk.
 struct Bench {
     root: TempDir,
@@ -250,8 +244,8 @@ impl Bench {
     fn new(beginning: &Beginning) -> Bench {
         let root = in_memory();
         write_image(&beginning.image, root.path());
-        let disk = SimDisk::new(root.path(), beginning.boot);
-        let os = FaultyOs::new(disk.clone());
+        let os = FaultyOs::new(native());
+        let disk = SimDisk::over(os.clone(), root.path(), beginning.boot);
         Bench { root, disk, os }
     }
 
@@ -262,7 +256,7 @@ impl Bench {
     fn run(&self, beginning: &Beginning, options: &Options) -> Seen {
         let records = beginning.records.clone();
         let mut seen = Seen { records, durable: beginning.durable, ..Seen::default() };
-        seen.run(&self.os, &self.path(), options);
+        seen.run(&self.disk, &self.path(), options);
         seen
     }
 }
@@ -271,7 +265,7 @@ impl Bench {
 fn beginnings(options: &Options) -> Vec<Beginning> {
     let new = Beginning { name: "new", image: Image::new(), boot: FIRST_BOOT, records: Vec::new(), durable: 0 };
     let bench = Bench::new(&new);
-    let queue = Queue::open(bench.os.clone(), &bench.path(), options).unwrap();
+    let queue = Queue::open(bench.disk.clone(), &bench.path(), options).unwrap();
     let mut seen = Seen::default();
     for len in [100, 3000, 700, 1200, 300] {
         seen.append(&queue, len);
@@ -303,7 +297,7 @@ fn check(options: &Options, beginning: &Beginning, (call, nth, fault, times): Ca
     let context = OnPanic(case);
     let bench = Bench::new(beginning);
     aim(&bench.os, call, nth, fault, times);
-    let seen = bench.run(beginning, options);
+    let mut seen = bench.run(beginning, options);
     let hit = bench.os.count(call) >= nth;
     bench.os.heal();
     for error in &seen.errors {
@@ -311,18 +305,26 @@ fn check(options: &Options, beginning: &Beginning, (call, nth, fault, times): Ca
         *count.errors.entry(format!("{:?}", error.status())).or_default() += 1;
     }
 
-    let after_power_cut = in_memory();
-    write_image(&bench.disk.power_cut(), after_power_cut.path());
-    let queue = Queue::open(healthy(*b"the third boot.."), &after_power_cut.path().join("queue"), options).unwrap();
+    let queue = after_a_power_cut(&bench, options);
     seen.check_after_power_cut(&queue, options);
     drop(queue);
-    let queue = Queue::open(healthy(beginning.boot), &bench.path(), options).unwrap();
+    let queue = Queue::open(bench.disk.clone(), &bench.path(), options).unwrap();
     seen.check_read(&queue, options);
-    queue.append(b"it goes on").unwrap();
-    queue.flush(u64::MAX, within(GENEROUS_MS)).unwrap();
+    seen.append(&queue, 10);
+    seen.flush(&queue, u64::MAX);
+    seen.check_after_power_cut(&after_a_power_cut(&bench, options), options);
     drop((queue, context));
     count.cases += u64::from(hit);
     hit
+}
+
+/// With the least that the disk may have now.
+fn after_a_power_cut(bench: &Bench, options: &Options) -> Queue {
+    let root = in_memory();
+    write_image(&bench.disk.power_cut(), root.path());
+    let os = FaultyOs::new(native());
+    os.set_boot_id(*b"the third boot..");
+    Queue::open(os, &root.path().join("queue"), options).unwrap()
 }
 
 type Case = (Call, u64, Fault, Times);

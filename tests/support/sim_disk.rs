@@ -9,6 +9,8 @@
 //!   ones, and of those after them any number, but none without the ones before it. A sync of a directory makes its
 //!   names durable; a sync of a file its length, not its name. An msync is as good as an fdatasync there: on Linux
 //!   it is one, of a range (mm/msync.c: vfs_fsync_range).
+//! - *A failed sync*: the pages look clean from then on, and no sync writes them until they are written to again, or made
+//!   dirty (fsync(2), NOTES).
 #![allow(dead_code)] // each test uses a part of it
 
 use mfq::os::{Advice, Lock, MmapRaw, Open, Os, Stat, native};
@@ -17,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -35,6 +38,8 @@ struct Page {
     durable: Content,
     /// What it held since then, oldest first; the last is what it holds now.
     since: Vec<Content>,
+    /// With this content it looks clean, although the sync of it failed.
+    seems_clean: Option<Content>,
     /// The test's operation that changed it last.
     changed_at: u64,
 }
@@ -172,6 +177,11 @@ fn contents(bytes: &[u8]) -> impl Iterator<Item = Content> {
 impl SimDisk {
     /// A disk whose root is this directory, and everything in it durable.
     pub fn new(root: &Path, boot_id: [u8; 16]) -> Arc<SimDisk> {
+        SimDisk::over(native(), root, boot_id)
+    }
+
+    /// The same, where `os` may let calls fail.
+    pub fn over(os: Arc<dyn Os>, root: &Path, boot_id: [u8; 16]) -> Arc<SimDisk> {
         let mut state = State {
             root: fs::metadata(root).unwrap().ino(),
             durable: Tree::default(),
@@ -190,7 +200,7 @@ impl SimDisk {
                     continue;
                 }
                 let bytes = fs::read(entry.path()).unwrap();
-                let page = |durable| Page { durable, since: Vec::new(), changed_at: 0 };
+                let page = |durable| Page { durable, since: Vec::new(), seems_clean: None, changed_at: 0 };
                 state.files.insert(at, contents(&bytes).map(page).collect());
                 state.durable.lengths.insert(at, bytes.len() as u64);
                 live.insert(at, File::open(entry.path()).unwrap());
@@ -200,7 +210,7 @@ impl SimDisk {
         let (maps, moments) = (HashMap::new(), None);
         let inner = Inner { state, live, maps, operation: 0, hold_worker: false, moments };
         Arc::new(SimDisk {
-            os: native(),
+            os,
             inner: Mutex::new(inner),
             released: Condvar::new(),
             boot_id,
@@ -287,6 +297,25 @@ impl SimDisk {
         Ok(answer)
     }
 
+    /// A sync of these pages of a file.
+    fn sync_pages(
+        &self,
+        what: &str,
+        inode: Inode,
+        pages: Range<usize>,
+        call: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let told = self.told_before();
+        let mut inner = self.lock();
+        self.look(&mut inner, told, what);
+        let answer = call();
+        match answer {
+            Ok(()) => inner.sync(inode, pages),
+            Err(_) => inner.pages(inode, pages).for_each(|page| page.seems_clean = Some(newest(page).clone())),
+        }
+        answer
+    }
+
     fn wait_if_held(&self) {
         if thread::current().name() == Some("mfq-alloc") {
             let mut inner = self.lock();
@@ -309,7 +338,7 @@ impl Inner {
             for (index, chunk) in bytes.chunks(PAGE).enumerate() {
                 if index == pages.len() {
                     let zeros = Arc::new([0; PAGE]);
-                    pages.push(Page { durable: zeros, since: Vec::new(), changed_at: 0 });
+                    pages.push(Page { durable: zeros, since: Vec::new(), seems_clean: None, changed_at: 0 });
                 }
                 let page = &mut pages[index];
                 let (now, rest) = page.since.last().unwrap_or(&page.durable).split_at(chunk.len());
@@ -321,11 +350,21 @@ impl Inner {
         }
     }
 
+    fn pages(&mut self, inode: Inode, pages: Range<usize>) -> impl Iterator<Item = &mut Page> {
+        self.state.files.entry(inode).or_default().iter_mut().take(pages.end).skip(pages.start)
+    }
+
+    fn dirty(&mut self, inode: Inode, pages: Range<usize>) {
+        self.pages(inode, pages).for_each(|page| page.seems_clean = None);
+    }
+
     /// These pages are on stable storage, and the file's length with them.
-    fn sync(&mut self, inode: Inode, pages: std::ops::Range<usize>) {
+    fn sync(&mut self, inode: Inode, pages: Range<usize>) {
         self.observe();
-        for page in self.state.files.entry(inode).or_default().iter_mut().take(pages.end).skip(pages.start) {
-            if let Some(now) = page.since.pop() {
+        for page in self.pages(inode, pages) {
+            if page.seems_clean.as_ref() != Some(newest(page))
+                && let Some(now) = page.since.pop()
+            {
                 page.durable = now;
                 page.since.clear();
             }
@@ -522,11 +561,19 @@ fn content(page: &Page, which: usize) -> &Content {
     which.checked_sub(1).map_or(&page.durable, |since| &page.since[since])
 }
 
+fn touched(offset: usize, len: usize) -> Range<usize> {
+    offset / PAGE..(offset + len).div_ceil(PAGE)
+}
+
 fn named(path: &Path) -> OsString {
     path.file_name().expect("a name").to_owned()
 }
 
 impl SimDisk {
+    fn mapped(&self, map: &MmapRaw) -> Inode {
+        self.lock().maps[&(map.as_ptr() as usize)]
+    }
+
     fn directory_of(&self, dir: Option<BorrowedFd<'_>>, path: &Path) -> io::Result<Inode> {
         match dir {
             Some(dir) => inode(dir),
@@ -557,7 +604,7 @@ impl Os for SimDisk {
             return Ok(fd);
         }
         let directory = self.directory_of(dir, path)?;
-        let was_there = self.os.stat(dir, path).is_ok(); // only one thread makes this name
+        let was_there = native().stat(dir, path).is_ok(); // only one thread makes this name
         let call = || self.os.open(dir, path, how);
         let opened = |inner: &mut Inner, fd: &OwnedFd| {
             let inode = inner.track(fd.as_fd())?;
@@ -573,7 +620,7 @@ impl Os for SimDisk {
         let directory = self.directory_of(dir, path)?;
         let call = || self.os.make_directory(dir, path, permissions);
         let made = |inner: &mut Inner, _: &()| {
-            let inode = inode(self.os.open(dir, path, Open::Directory)?.as_fd())?;
+            let inode = inode(native().open(dir, path, Open::Directory)?.as_fd())?;
             inner.note(Change::Make { directory, name: named(path), inode, is_directory: true });
             Ok(())
         };
@@ -630,6 +677,7 @@ impl Os for SimDisk {
             if len > before {
                 inner.note(Change::Length { inode, len });
             }
+            inner.dirty(inode, touched(offset as usize, *n)); // with the same bytes, too
             Ok(())
         };
         self.call(|| "pwrite".into(), || self.os.write_at(fd, buf, offset), written)
@@ -647,12 +695,8 @@ impl Os for SimDisk {
 
     fn sync_data(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         self.wait_if_held();
-        let synced = |inner: &mut Inner, _: &()| {
-            let inode = inner.track(fd)?;
-            inner.sync(inode, 0..usize::MAX);
-            Ok(())
-        };
-        self.call(|| "fdatasync".into(), || self.os.sync_data(fd), synced)
+        let inode = self.lock().track(fd)?;
+        self.sync_pages("fdatasync", inode, 0..usize::MAX, || self.os.sync_data(fd))
     }
 
     fn map(&self, fd: BorrowedFd<'_>, len: usize, writable: bool) -> io::Result<MmapRaw> {
@@ -664,16 +708,17 @@ impl Os for SimDisk {
     }
 
     fn advise(&self, map: &MmapRaw, advice: Advice, offset: usize, len: usize) -> io::Result<()> {
-        self.os.advise(map, advice, offset, len)
+        self.os.advise(map, advice, offset, len)?;
+        if matches!(advice, Advice::PopulateWrite) {
+            let inode = self.mapped(map);
+            self.lock().dirty(inode, touched(offset, len));
+        }
+        Ok(())
     }
 
     fn sync_range(&self, map: &MmapRaw, offset: usize, len: usize) -> io::Result<()> {
-        let synced = |inner: &mut Inner, _: &()| {
-            let inode = inner.maps[&(map.as_ptr() as usize)];
-            inner.sync(inode, offset / PAGE..(offset + len).div_ceil(PAGE));
-            Ok(())
-        };
-        self.call(|| "msync".into(), || self.os.sync_range(map, offset, len), synced)
+        let inode = self.mapped(map);
+        self.sync_pages("msync", inode, touched(offset, len), || self.os.sync_range(map, offset, len))
     }
 
     fn page_size(&self) -> usize {
@@ -685,7 +730,7 @@ impl Os for SimDisk {
     }
 
     fn boot_id(&self) -> io::Result<[u8; 16]> {
-        Ok(self.boot_id)
+        self.os.boot_id().map(|_| self.boot_id)
     }
 
     fn mount_id(&self, fd: BorrowedFd<'_>) -> io::Result<u64> {
@@ -693,6 +738,6 @@ impl Os for SimDisk {
     }
 
     fn random(&self) -> io::Result<u64> {
-        Ok(0x5EED)
+        self.os.random().map(|_| 0x5EED)
     }
 }
