@@ -121,10 +121,14 @@ fn open_existing(directory: Directory, meta: Meta, mut listed: Vec<Listed>, opti
         directory.remove(file.start())?;
     }
     settle(&directory, &meta, &files, checkpoint.durable, &end)?;
-    // Whoever crashes from here on leaves a queue that is not clean.
-    let checkpoint = Checkpoint { epoch: checkpoint.epoch + 1, clean: false, ..checkpoint };
     let tail = Some(begin_tail(&directory, place, end.offset)?);
-    directory.write_checkpoint(&checkpoint)?;
+    // Whoever crashes from here on leaves a queue that is not clean. In both slots: were the newer one damaged later, a
+    // clean mark in the older one would hide all that is appended from now on.
+    let mut checkpoint = Checkpoint { clean: false, ..checkpoint };
+    for _slot in 0..2 {
+        checkpoint.epoch += 1;
+        directory.write_checkpoint(&checkpoint)?;
+    }
     Queue::assemble(Recovered { directory, files, meta, end: end.offset, checkpoint, tail }, options)
 }
 
