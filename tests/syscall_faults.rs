@@ -45,6 +45,7 @@ fn errnos(call: Call) -> &'static [i32] {
         Call::BootId => &[EACCES, EMFILE, ENFILE, ENOMEM, EIO],
         Call::MountId => &[EACCES, ENOMEM, ENOSYS, EPERM, EIO],
         Call::Random => &[EAGAIN, EINTR, ENOSYS],
+        Call::Clock => &[],
     }
 }
 

@@ -35,6 +35,7 @@ pub enum Call {
 }
 
 impl Call {
+    /// All that may fail: the clock answers always.
     pub const ALL: [Call; 18] = [
         Call::Open,
         Call::MakeDirectory,
