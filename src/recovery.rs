@@ -283,15 +283,19 @@ fn settle(
         let synced = file.sync(at, len);
         synced.map_err(|cause| Error::system(format_args!("{}: syncing", directory.name(file.start())), cause))
     };
-    if let Some(last) = files.back().filter(|_| end.dirty) {
+    if let Some(last) = files.back() {
         let cut = end.offset - last.start();
-        let used = last.used_until(cut);
+        // Closed cleanly there are zeros behind the end, and of the pages with them only the end's own has been written
+        // to. A frame is placed where a zero is, so what was damaged there would come before what is appended now.
+        let page_bytes = directory.os.page_size() as u64;
+        let until = if end.dirty { last.size() } else { cut.next_multiple_of(page_bytes).min(last.size()) };
+        let used = last.used_within(cut..until);
         // SAFETY: the lock is held and the queue is not open yet: nobody else writes, and nothing past the end is
         // published.
         unsafe { last.zero(cut, (used - cut) as usize) };
         // To the file's end even where it was zero: an open that died here may have zeroed the page cache only.
-        if cut < last.size() {
-            sync(last, cut, last.size() - cut)?;
+        if cut < until && (end.dirty || used > cut) {
+            sync(last, cut, until - cut)?;
         }
     }
     for &(start, at, frame) in &end.unfinished {

@@ -83,3 +83,16 @@ fn a_damaged_checkpoint_does_not_bring_an_older_clean_mark_back() {
         assert_eq!(read_all(&open(killed.path(), &record())), [b"before".to_vec(), b"flushed".to_vec()]);
     }
 }
+
+#[test]
+fn bytes_behind_the_end_of_a_closed_queue_do_not_hide_what_is_flushed_later() {
+    let work = scratch();
+    let end = open(work.path(), &record()).append(b"before").unwrap().end; // closed when it is dropped
+    let file = fs::OpenOptions::new().write(true).open(work.path().join(format!("{:020}", 0))).unwrap();
+    file.write_all_at(&[1], end).unwrap(); // a bit of the commit word that comes next
+    let queue = open(work.path(), &record());
+    let at = queue.append(b"flushed").unwrap();
+    queue.flush(at.end, within(GENEROUS_MS)).unwrap();
+    let killed = as_killed_now(work.path());
+    assert_eq!(read_all(&open(killed.path(), &record())), [b"before".to_vec(), b"flushed".to_vec()]);
+}
