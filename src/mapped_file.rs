@@ -208,9 +208,14 @@ impl MappedFile {
 
     /// Position just behind the last byte that is not zero, looking no further back than `floor`.
     pub(crate) fn used_until(&self, floor: u64) -> u64 {
+        self.used_within(floor..self.size())
+    }
+
+    /// The same of a part of the file; its start where all of it is zero.
+    pub(crate) fn used_within(&self, part: Range<u64>) -> u64 {
         const ZEROS: [u8; 4096] = [0; 4096];
         let mut piece = ZEROS;
-        let mut end = self.size();
+        let Range { start: floor, mut end } = part;
         while end > floor {
             let n = (end - floor).min(piece.len() as u64);
             let begin = end - n;

@@ -148,9 +148,10 @@ impl Queue {
                 return Err(no_record(offset));
             }
             let frame = self.frame(&file, at, bytes);
-            // A claimed word below `committed` is an unfinished claim that a read-only open passed over. A writer has made
-            // padding of it, so there it is damage, or the middle of a record.
-            let passed_over = word & CLAIMED != 0 && self.is_read_only();
+            // A claimed word below `committed` is an unfinished claim that a read-only open passed over; what is durable
+            // was whole, though. A writer has made padding of it, so there it is damage, or the middle of a record.
+            let may_be_claimed = self.is_read_only() && offset >= self.positions.flushed();
+            let passed_over = word & CLAIMED != 0 && may_be_claimed;
             match frame.header().kind {
                 _ if passed_over => {}
                 _ if word & CLAIMED != 0 => return Err(no_record(offset)),

@@ -276,13 +276,17 @@ fn open_existing(
     }
     settle(&directory, &meta, &files, durable, &end)?;
     // Whoever crashes from here on leaves a queue that is not clean.
-    let durable = durable.min(end.offset); // less only where salvage has lost what was durable
-    let checkpoint = Checkpoint { epoch: checkpoint.epoch + 1, durable, clean: false, ..checkpoint };
     let tail = Some(directory.begin_tail(place, end.offset)?);
+    // In both slots: were the newer one damaged later, a clean mark in the older one would hide all that is appended from
+    // now on.
+    let durable = durable.min(end.offset); // less only where salvage has lost what was durable
+    let mut checkpoint = Checkpoint { durable, clean: false, ..checkpoint };
     if checkpoint_lost {
         directory.create_checkpoint(&checkpoint)?
-    } else {
-        directory.write_checkpoint(&checkpoint)?
+    }
+    for _slot in 0..2 {
+        checkpoint.epoch += 1;
+        directory.write_checkpoint(&checkpoint)?;
     }
     if let Some(pool) = &pool {
         stage(&directory, &mut files, end.offset, pool)?;
@@ -443,16 +447,20 @@ fn settle(
         let synced = file.sync(at, len);
         synced.map_err(|cause| Error::system(format_args!("{}: syncing", directory.name(file.start())), cause))
     };
-    if let Some(last) = files.back().filter(|_| end.dirty) {
+    if let Some(last) = files.back() {
         let cut = end.offset - last.start();
-        let used = last.used_until(cut);
+        // Closed cleanly there are zeros behind the end, and of the pages with them only the end's own has been written
+        // to. A frame is placed where a zero is, so what was damaged there would come before what is appended now.
+        let page_bytes = directory.os.page_size() as u64;
+        let until = if end.dirty { last.size() } else { cut.next_multiple_of(page_bytes).min(last.size()) };
+        let used = last.used_within(cut..until);
         // SAFETY: the lock is held and the queue is not open yet: nobody else writes, and nothing past the end is
         // published.
         unsafe { last.zero(cut, (used - cut) as usize) };
         write_back(last, cut, used - cut)?;
         // To the file's end even where it was zero: an open that died here may have zeroed the page cache only.
-        if cut < last.size() {
-            sync(last, cut, last.size() - cut)?;
+        if cut < until && (end.dirty || used > cut) {
+            sync(last, cut, until - cut)?;
         }
     }
     for &Stretch { start, at, bytes } in end.unfinished.iter().chain(&end.lost) {

@@ -311,7 +311,7 @@ impl Expected {
         assert!(cut == Cut::Power || whole >= returned, "ends at {whole}, before {returned}, which had returned");
         for (at, (found, appended)) in found.iter().zip(&self.bytes).enumerate() {
             let lost = *found == 0 && at as u64 >= whole;
-            assert!(found == appended || lost, "at {at} is {found:#x}, not {appended:#x}");
+            assert!(found == appended || lost, "{cut:?}: at {at} is {found:#x}, not {appended:#x}");
         }
     }
 }
@@ -427,7 +427,7 @@ fn most_at_each_moment() -> u64 {
 
 fn every_crash_state_recovers(name: &str, options: Options) {
     let most = most_at_each_moment();
-    let _watchdog = Watchdog::new(name, 120 * most);
+    let _watchdog = Watchdog::new(name, 300 + 60 * most);
     let keep = in_memory();
     let _runtime = support::open(keep.path(), &record()); // its thread need not be started for each state
     for held in [false, true] {

@@ -1,10 +1,11 @@
-//! A commit word whose top bit was flipped on disk looks like a claim that nobody finished. It must not be passed over
-//! where there can be no such claim.
+//! Damage that could be taken for something else. A commit word whose top bit was flipped on disk looks like a claim that
+//! nobody finished: it must not be passed over where there can be no such claim. An older checkpoint tells of a queue
+//! that was closed, and was not when the newer one was lost.
 
 #[path = "support/engine.rs"]
 mod support;
 
-use mfq::Status;
+use mfq::{Options, Status};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -54,4 +55,44 @@ fn a_durable_record_that_looks_claimed_is_corrupt_when_the_queue_is_recovered() 
     let killed = as_killed_now(work.path());
     flip(killed.path(), spans[1].offset);
     assert_eq!(refused(killed.path(), &record()).status(), Status::Corrupt);
+}
+
+#[test]
+fn a_durable_record_that_looks_claimed_is_corrupt_for_who_only_reads() {
+    let work = scratch();
+    let queue = open(work.path(), &record());
+    let spans: Vec<_> = (0..3u8).map(|i| queue.append(&[i; 100]).unwrap()).collect();
+    queue.close().unwrap();
+    flip(work.path(), spans[1].offset);
+    let queue = open(work.path(), &Options { read_only: true, ..record() });
+    assert_eq!(queue.view(spans[0].offset).unwrap().end, spans[0].end);
+    assert_eq!(queue.view(spans[1].offset).map(|view| view.offset).unwrap_err().status(), Status::Corrupt);
+}
+
+#[test]
+fn a_damaged_checkpoint_does_not_bring_an_older_clean_mark_back() {
+    for slot in [0, 4096] {
+        let work = scratch();
+        open(work.path(), &record()).append(b"before").unwrap(); // closed when it is dropped
+        let queue = open(work.path(), &record());
+        let end = queue.append(b"flushed").unwrap().end;
+        queue.flush(end, within(GENEROUS_MS)).unwrap();
+        let killed = as_killed_now(work.path());
+        let checkpoint = fs::OpenOptions::new().write(true).open(killed.path().join(".mfq/checkpoint")).unwrap();
+        checkpoint.write_all_at(b"damaged!", slot).unwrap();
+        assert_eq!(read_all(&open(killed.path(), &record())), [b"before".to_vec(), b"flushed".to_vec()]);
+    }
+}
+
+#[test]
+fn bytes_behind_the_end_of_a_closed_queue_do_not_hide_what_is_flushed_later() {
+    let work = scratch();
+    let end = open(work.path(), &record()).append(b"before").unwrap().end; // closed when it is dropped
+    let file = fs::OpenOptions::new().write(true).open(work.path().join(format!("{:020}", 0))).unwrap();
+    file.write_all_at(&[1], end).unwrap(); // a bit of the commit word that comes next
+    let queue = open(work.path(), &record());
+    let at = queue.append(b"flushed").unwrap();
+    queue.flush(at.end, within(GENEROUS_MS)).unwrap();
+    let killed = as_killed_now(work.path());
+    assert_eq!(read_all(&open(killed.path(), &record())), [b"before".to_vec(), b"flushed".to_vec()]);
 }

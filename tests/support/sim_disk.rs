@@ -327,8 +327,14 @@ impl SimDisk {
 }
 
 impl Inner {
-    /// Notes what the page cache holds now.
+    /// Notes what the page cache holds now. Looked at twice without a change it held all of that at one moment, whatever
+    /// another thread stores meanwhile.
     fn observe(&mut self) {
+        while self.observe_changes() {}
+    }
+
+    fn observe_changes(&mut self) -> bool {
+        let mut changed = false;
         for (inode, file) in &self.live {
             let len = file.metadata().expect("an open file").len() as usize;
             let mut bytes = vec![0; len];
@@ -345,9 +351,11 @@ impl Inner {
                 if now != chunk || rest.iter().any(|&byte| byte != 0) {
                     page.since.extend(contents(chunk));
                     page.changed_at = self.operation;
+                    changed = true;
                 }
             }
         }
+        changed
     }
 
     fn pages(&mut self, inode: Inode, pages: Range<usize>) -> impl Iterator<Item = &mut Page> {
@@ -719,6 +727,10 @@ impl Os for SimDisk {
         self.os.lock_memory(map)
     }
 
+    fn device(&self, fd: BorrowedFd<'_>) -> io::Result<u64> {
+        self.os.device(fd)
+    }
+
     fn advise(&self, map: &MmapRaw, advice: Advice, offset: usize, len: usize) -> io::Result<()> {
         self.os.advise(map, advice, offset, len)?;
         if matches!(advice, Advice::PopulateWrite) {
@@ -747,10 +759,6 @@ impl Os for SimDisk {
 
     fn mount_id(&self, fd: BorrowedFd<'_>) -> io::Result<u64> {
         self.os.mount_id(fd)
-    }
-
-    fn device(&self, fd: BorrowedFd<'_>) -> io::Result<u64> {
-        self.os.device(fd)
     }
 
     fn random(&self) -> io::Result<u64> {
