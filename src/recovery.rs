@@ -18,7 +18,7 @@ use crate::options::{Format, MOST_OFFSET, Options};
 use crate::os::{Os, prepare_barriers};
 use crate::queue::{Queue, Recovered};
 use crate::raw;
-use crate::record::{CLAIMED, HEADER_BYTES, step};
+use crate::record::{ALIGNMENT, CLAIMED, HEADER_BYTES, step};
 use crate::tail::{Place, Tail};
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -151,10 +151,24 @@ fn check_same(directory: &Directory, meta: &Meta, options: &Options) -> Result<(
     Ok(())
 }
 
+/// A checkpoint is sealed, but not always by this library: what it never writes would be an offset of nothing, or overflow.
+fn check_checkpoint(directory: &Directory, meta: &Meta, checkpoint: &Checkpoint) -> Result<()> {
+    let &Checkpoint { epoch, durable, first, clean } = checkpoint;
+    let ends_in_a_frame = clean && meta.format == Format::Record && durable % ALIGNMENT != 0;
+    let is_backwards = first % meta.file_bytes != 0 || durable < first || durable > MOST_OFFSET;
+    if ends_in_a_frame || is_backwards || epoch > u64::MAX / 2 {
+        let path = directory.path.display();
+        let message = format!("{path}: its checkpoint {epoch} says that it goes from {first} to {durable}");
+        return Err(Error::new(Status::Corrupt, message));
+    }
+    Ok(())
+}
+
 /// The files follow one another without a gap from the first offset, and each has its full length.
 fn check_files(directory: &Directory, meta: &Meta, checkpoint: &Checkpoint, listed: &[Listed]) -> Result<()> {
     let corrupt = |message: String| Err(Error::new(Status::Corrupt, message));
     let name = |file: &Listed| directory.name(file.start);
+    check_checkpoint(directory, meta, checkpoint)?;
     for file in listed {
         if file.start % meta.file_bytes != 0 || file.start > MOST_OFFSET - meta.file_bytes {
             return corrupt(format!("{}: its name is no multiple of the file size {}", name(file), meta.file_bytes));
