@@ -136,7 +136,11 @@ impl Directory {
 
     /// Lets another open of the queue succeed. Nothing in the directory is touched afterwards.
     pub fn unlock(&self) {
-        self.lock.lock().take();
+        if let Some(lock) = self.lock.lock().take() {
+            // Closing is not enough: a process that the host forks has a copy until it execs, and the lock lives as long
+            // as the last one.
+            let _ = self.os.lock(lock.as_fd(), Lock::Released);
+        }
     }
 
     /// A data file's path, for messages.
@@ -367,6 +371,13 @@ impl Directory {
             self.os.rename((self.private.as_fd(), Path::new(&aside)), (self.private.as_fd(), Path::new(name)))
         });
         written.map_err(|cause| Error::system(format_args!("{}: writing", self.private_name(name)), cause))
+    }
+}
+
+impl Drop for Directory {
+    /// An open that fails lets the lock go, too.
+    fn drop(&mut self) {
+        self.unlock();
     }
 }
 

@@ -5,6 +5,8 @@ use crate::options::{Filler, Format, MOST_FILE_BYTES};
 use crate::sealed::{seal, sealed_bytes, unseal};
 
 pub(crate) const VERSION: u64 = 1;
+/// Of all machines there are.
+const LEAST_PAGE_BYTES: u64 = 4096;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Meta {
@@ -37,7 +39,7 @@ impl Meta {
                 return Err(Error::new(Status::Version, message));
             }
         };
-        if file_bytes == 0 || file_bytes > MOST_FILE_BYTES {
+        if file_bytes == 0 || file_bytes > MOST_FILE_BYTES || !file_bytes.is_multiple_of(LEAST_PAGE_BYTES) {
             return Err(Error::new(Status::Corrupt, format!("a file size of {file_bytes} cannot be")));
         }
         Ok(Meta { format, filler, file_bytes, seed, created_ms })

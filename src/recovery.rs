@@ -15,11 +15,11 @@ use crate::frame::Frame;
 use crate::log::{self, Level};
 use crate::mapped_file::MappedFile;
 use crate::meta::Meta;
-use crate::options::{Format, Mode, Options};
+use crate::options::{Format, MOST_OFFSET, Mode, Options};
 use crate::os::{Os, prepare_barriers, read_all};
 use crate::pool::Pool;
 use crate::queue::{OpenQueue, Queue, Recovered};
-use crate::record::{HEADER_BYTES, step};
+use crate::record::{ALIGNMENT, HEADER_BYTES, step};
 use crate::scan::{End, Scan, Stretch};
 use crate::walk::{last_byte, units_end};
 use std::collections::VecDeque;
@@ -183,13 +183,15 @@ fn open_existing(
     check_same(&directory, &meta, options)?;
     let empty_last = pop_empty_last(&mut listed);
     check_adjacent(&directory.path, meta.file_bytes, &listed)?;
-    let (checkpoint, checkpoint_lost) = match directory.read_checkpoint()? {
-        Some(checkpoint) => (checkpoint, false),
-        None if options.salvage => {
+    let checkpoint = directory.read_checkpoint()?.ok_or_else(|| directory.no_checkpoint());
+    let checkpoint = checkpoint.and_then(|found| check_checkpoint(&directory, &meta, &found).map(|()| found));
+    let (checkpoint, checkpoint_lost) = match checkpoint {
+        Ok(checkpoint) => (checkpoint, false),
+        Err(_) if options.salvage => {
             let first = listed.first().map_or(0, |file| file.start);
             (Checkpoint { epoch: 0, durable: first, first, clean: false }, true)
         }
-        None => return Err(directory.no_checkpoint()),
+        Err(error) => return Err(error),
     };
     // A truncation that died left them.
     let removed_before = listed.partition_point(|file| file.start < checkpoint.first);
@@ -344,6 +346,19 @@ fn check_same(directory: &Directory, meta: &Meta, options: &Options) -> Result<(
     if options.file_size != 0 && options.file_size != meta.file_bytes {
         let (asked, has) = (options.file_size, meta.file_bytes);
         return invalid(format!("file_size is {asked}, but the queue {path} has files of {has}"));
+    }
+    Ok(())
+}
+
+/// A checkpoint is sealed, but not always by this library: what it never writes would be an offset of nothing, or overflow.
+fn check_checkpoint(directory: &Directory, meta: &Meta, checkpoint: &Checkpoint) -> Result<()> {
+    let &Checkpoint { epoch, durable, first, clean } = checkpoint;
+    let ends_in_a_frame = clean && meta.format == Format::Record && durable % ALIGNMENT != 0;
+    let is_backwards = first % meta.file_bytes != 0 || durable < first || durable > MOST_OFFSET;
+    if ends_in_a_frame || is_backwards || epoch > u64::MAX / 2 {
+        let path = directory.path.display();
+        let message = format!("{path}: its checkpoint {epoch} says that it goes from {first} to {durable}");
+        return Err(Error::new(Status::Corrupt, message));
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! A C program that does everything wrong, plain and under valgrind.
+//! A C program that does everything wrong: plain, under valgrind, and with the compiler's sanitizers. The last one is also
+//! for a library that is built with AddressSanitizer itself (`.ci/run` does that).
 
 mod support;
 
@@ -32,4 +33,13 @@ fn c_misuse_is_clean_under_valgrind() {
     let leaks = ["--leak-check=full", "--errors-for-leak-kinds=definite", "--show-leak-kinds=definite"];
     let valgrind = ["--error-exitcode=99", "--fair-sched=yes", "--quiet"];
     support::run(Command::new("valgrind").args(leaks).args(valgrind).arg(program).arg(work.path()));
+}
+
+#[test]
+fn c_misuse_is_clean_with_sanitizers() {
+    let build = tempfile::tempdir().expect("a temporary directory");
+    let work = tempfile::tempdir().expect("a temporary directory");
+    let sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+    let program = support::compile_with(&sanitizers, &source(), build.path());
+    support::run(Command::new(program).arg(work.path()));
 }

@@ -96,3 +96,39 @@ fn bytes_behind_the_end_of_a_closed_queue_do_not_hide_what_is_flushed_later() {
     let killed = as_killed_now(work.path());
     assert_eq!(read_all(&open(killed.path(), &record())), [b"before".to_vec(), b"flushed".to_vec()]);
 }
+
+/// A checkpoint as the library writes it, with numbers that it would never write.
+fn write_checkpoint(path: &Path, words: [u64; 4]) {
+    let mut bytes = b"mfq-chkp".to_vec();
+    words.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &bytes);
+    bytes.extend(crc.to_le_bytes());
+    let file = fs::OpenOptions::new().write(true).open(path.join(".mfq/checkpoint")).unwrap();
+    file.write_all_at(&bytes, words[0] % 2 * 4096).unwrap();
+}
+
+#[test]
+fn a_checkpoint_whose_numbers_cannot_be_is_corrupt() {
+    let huge = 0xB1B1_B1B1_B1B1_B1B1;
+    // Epoch, durable, first, clean.
+    for words in [
+        [9, u64::MAX, huge, 0],
+        [9, page(), 5, 0],
+        [9, 0, page(), 0],
+        [9, u64::MAX, 0, 0],
+        [9, 12, 0, 1],
+        [u64::MAX, 0, 0, 0],
+    ] {
+        let work = scratch();
+        let queue = open(work.path(), &record());
+        queue.append(&[7; 100]).unwrap();
+        queue.close().unwrap();
+        write_checkpoint(work.path(), words);
+        let error = refused(work.path(), &record());
+        assert_eq!(error.status(), Status::Corrupt, "{error}");
+    }
+    let work = scratch();
+    open(work.path(), &record()).close().unwrap();
+    write_checkpoint(work.path(), [9, 0, 0, 0]);
+    assert!(try_open(work.path(), &record()).is_ok(), "one that can be is taken");
+}

@@ -3,7 +3,10 @@
 #[path = "support/engine.rs"]
 mod support;
 
-use std::{fs, thread};
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::{fs, io, thread};
 use support::*;
 
 fn allocation_threads() -> usize {
@@ -69,6 +72,35 @@ fn last_closes_race_with_first_opens() {
         let queue = open(dir.path(), &record());
         assert_eq!(read_all(&queue).len(), 100);
     }
+}
+
+/// Until it execs, a forked process has copies of all descriptors: a host that starts a program in another thread just then
+/// must not find the queue locked by it.
+#[test]
+fn a_close_lets_the_lock_go_while_a_forked_process_has_a_copy_of_it() {
+    let _alone = alone();
+    let dir = scratch();
+    let queue = open(dir.path(), &record());
+    let (mut forked, mut in_child) = io::pipe().unwrap();
+    let (mut go_on, release) = io::pipe().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut command = Command::new("true");
+            // SAFETY: a write and a read of pipes are all that is done between fork and exec.
+            unsafe {
+                command.pre_exec(move || {
+                    in_child.write_all(b"f")?;
+                    go_on.read_exact(&mut [0])
+                });
+            }
+            assert!(command.status().unwrap().success());
+        });
+        forked.read_exact(&mut [0]).unwrap();
+        queue.close().unwrap();
+        let reopened = try_open(dir.path(), &record()).map(drop);
+        (&release).write_all(b"g").unwrap();
+        reopened.unwrap();
+    });
 }
 
 #[test]

@@ -60,6 +60,7 @@ pub struct Stat {
 pub enum Lock {
     Shared,
     Exclusive,
+    Released,
 }
 
 /// Paths are relative to `dir`, or to the working directory where `dir` is `None`. Errors are the system's own.

@@ -41,12 +41,17 @@ pub fn stdout(command: &mut Command) -> String {
 
 /// Compiles a C program against the header and the built library into `dir`.
 pub fn compile(source: &Path, dir: &Path) -> PathBuf {
+    compile_with(&[], source, dir)
+}
+
+pub fn compile_with(options: &[&str], source: &Path, dir: &Path) -> PathBuf {
     let library = library_dir().join("libmfq.so");
     // The soname is what the program looks for, and cargo does not make that name.
     std::os::unix::fs::symlink(&library, dir.join("libmfq.so.0")).expect("a link to the library");
     let program = dir.join(source.file_stem().expect("a source file"));
     run(Command::new("cc")
         .args(["-std=c99", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"])
+        .args(options)
         .arg(format!("-I{ROOT}/include"))
         .arg(source)
         .arg("-o")

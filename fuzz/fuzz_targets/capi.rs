@@ -1,0 +1,525 @@
+//! Arbitrary calls in arbitrary order, on handles that are open, closed, or never were: each gets an answer that the
+//! manual names, a failure says why and writes no output, and what was appended can be read.
+//!
+//! Pointers lead to memory of the right length or are NULL or misaligned: nothing else can be told apart by anybody.
+
+#![no_main]
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use mfq::capi::*;
+use std::collections::{HashMap, HashSet};
+use std::ffi::{CString, c_void};
+use std::mem::{size_of, zeroed};
+use std::os::unix::ffi::OsStrExt;
+use std::ptr;
+use std::sync::Once;
+use tempfile::TempDir;
+
+#[derive(Arbitrary, Debug)]
+enum Call {
+    Open { directory: u8, options: Option<Options>, out: Out },
+    Close { queue: u8 },
+    GetLast { queue: u8, out: Out },
+    Find { queue: u8, offset: Offset, out: Out },
+    FileInfo { file: u8, struct_size: Size, out: Out },
+    FileRelease { file: u8 },
+    Append { queue: u8, data: Data, out: Out },
+    AppendParts { queue: u8, parts: Vec<Data>, out: Out },
+    AppendBatch { queue: u8, records: Vec<Data>, out: Out },
+    Claim { queue: u8, len: Length, out: Out },
+    Commit { claim: u8, len: Length, out: Out },
+    Abort { claim: u8, out: Out },
+    Read { queue: u8, offset: Offset, cap: u16, out: Out },
+    View { queue: u8, offset: Offset, out: Out },
+    ViewRelease { view: u8, out: Out },
+    ReaderOpen { queue: u8, offset: Offset, out: Out },
+    ReaderNext { reader: u8, out: Out },
+    ReaderSeek { reader: u8, offset: Offset },
+    ReaderClose { reader: u8 },
+    Flush { queue: u8, up_to: Offset },
+    Wait { queue: u8, which: i32, offset: Offset },
+    Offsets { queue: u8, struct_size: Size, out: Out },
+    Stats { queue: u8, struct_size: Size, out: Out },
+    LastError { cap: u8, is_null: bool },
+    Strerror { status: i32 },
+    ReadBack { queue: u8 },
+}
+
+#[derive(Arbitrary, Debug)]
+struct Options {
+    struct_size: Size,
+    pages: u8,
+    file_size: Option<u64>,
+    start_offset: u64,
+    format: u8,
+    filler: u8,
+    others: [u8; 4],
+    wait: bool,
+    permissions: Option<u16>,
+    flags: u16,
+    /// Behind what the library knows.
+    excess: u8,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Out {
+    Good,
+    Better, // most should be
+    Best,
+    Null,
+    Misaligned,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Size {
+    Right,
+    Longer,
+    Any(u16),
+}
+
+#[derive(Arbitrary, Debug)]
+enum Data {
+    Some { len: u16, fill: u8 },
+    Null { len: Length },
+}
+
+#[derive(Arbitrary, Debug, Clone, Copy)]
+enum Length {
+    Small(u16),
+    Any(usize),
+}
+
+#[derive(Arbitrary, Debug)]
+enum Offset {
+    OfRecord(u8),
+    Small(u16),
+    Any(u64),
+    All,
+}
+
+impl Length {
+    fn get(self) -> usize {
+        match self {
+            Length::Small(len) => usize::from(len),
+            Length::Any(len) => len,
+        }
+    }
+}
+
+impl Size {
+    fn of<T>(&self) -> usize {
+        match *self {
+            Size::Right => size_of::<T>(),
+            Size::Longer => size_of::<T>() + 8,
+            Size::Any(size) => usize::from(size),
+        }
+    }
+}
+
+/// Room for any output and any options, and for one that is not aligned.
+const ROOM: usize = 1 << 16;
+
+#[repr(C, align(16))]
+struct Room([u8; ROOM + 16]);
+
+const UNTOUCHED: u8 = 0xEE;
+
+struct Fuzz {
+    room: Box<Room>,
+    directories: TempDir,
+    queues: Vec<*mut mfq_queue_t>,
+    files: Vec<*mut mfq_file_t>,
+    readers: Vec<*mut mfq_reader_t>,
+    views: Vec<mfq_view_t>,
+    claims: Vec<mfq_claim_t>,
+    /// Of all kinds.
+    open: HashSet<usize>,
+    directory_of: HashMap<usize, u8>,
+    appended: HashMap<u8, Vec<(u64, Vec<u8>)>>,
+    formats: HashMap<u8, u32>,
+}
+
+/// One of those there were, or NULL, or a number that never was one.
+fn choose<T>(of: &[*mut T], by: u8) -> *mut T {
+    match by {
+        0 => ptr::null_mut(),
+        255 => ptr::without_provenance_mut(0xFFFF_0000_1234_5670),
+        _ => of.get(usize::from(by) % of.len().max(1)).copied().unwrap_or(ptr::null_mut()),
+    }
+}
+
+impl Fuzz {
+    fn out<T>(&mut self, out: &Out) -> *mut T {
+        self.room.0[..1024].fill(UNTOUCHED);
+        match out {
+            Out::Null => ptr::null_mut(),
+            Out::Misaligned => self.room.0.as_mut_ptr().wrapping_add(1).cast(),
+            Out::Good | Out::Better | Out::Best => self.room.0.as_mut_ptr().cast(),
+        }
+    }
+
+    fn sized_out<T>(&mut self, out: &Out, size: &Size) -> *mut T {
+        let at = self.out::<T>(out);
+        if !at.is_null() {
+            unsafe { at.cast::<usize>().write_unaligned(size.of::<T>()) };
+        }
+        at
+    }
+
+    /// What a call answered.
+    fn check(&self, handle: usize, status: i32, writes_nothing: bool) -> bool {
+        let known = (MFQ_E_REENTRANT..=MFQ_OK).contains(&status);
+        assert!(known && ![MFQ_E_PANIC, MFQ_E_FORKED, MFQ_E_REENTRANT].contains(&status), "{status}: {}", last_error());
+        if handle != usize::MAX {
+            let is_open = self.open.contains(&handle);
+            assert!(is_open || status < 0, "a call on what is not open succeeded");
+            assert!(!is_open || status != MFQ_E_CLOSED, "{}", last_error());
+        }
+        if status < 0 {
+            assert!(!last_error().is_empty());
+            assert!(!writes_nothing || self.room.0[16..1024].iter().all(|&byte| byte == UNTOUCHED), "{status} wrote");
+        }
+        status == MFQ_OK
+    }
+
+    fn value<T>(&self) -> T {
+        unsafe { self.room.0.as_ptr().cast::<T>().read() }
+    }
+
+    fn opened(&mut self, handle: usize) {
+        assert!(self.open.insert(handle), "a handle was given twice");
+    }
+
+    fn data(&self, data: &Data) -> (mfq_slice_t, Vec<u8>) {
+        match data {
+            Data::Some { len, fill } => {
+                let bytes = vec![*fill; usize::from(*len) % 9000];
+                (mfq_slice_t { ptr: bytes.as_ptr().cast(), len: bytes.len() }, bytes)
+            }
+            Data::Null { len } => (mfq_slice_t { ptr: ptr::null(), len: len.get() }, vec![]),
+        }
+    }
+
+    fn offset(&self, queue: *mut mfq_queue_t, offset: &Offset) -> u64 {
+        match *offset {
+            Offset::OfRecord(which) => {
+                let of = self.directory_of.get(&queue.addr()).and_then(|directory| self.appended.get(directory));
+                let of = of.map_or(&[][..], |of| &of[..]);
+                of.get(usize::from(which) % of.len().max(1)).map_or(0, |(offset, _)| *offset)
+            }
+            Offset::Small(offset) => u64::from(offset),
+            Offset::Any(offset) => offset,
+            Offset::All => u64::MAX,
+        }
+    }
+
+    fn note(&mut self, queue: *mut mfq_queue_t, span: mfq_span_t, bytes: Vec<u8>) {
+        assert!(span.offset <= span.end);
+        let directory = self.directory_of[&queue.addr()];
+        self.appended.entry(directory).or_default().push((span.offset, bytes));
+    }
+
+    fn make(&mut self, call: &Call) {
+        const ANY: usize = usize::MAX;
+        unsafe {
+            match call {
+                Call::Open { directory, options, out } => {
+                    let directory = directory % 3;
+                    let path = self.directories.path().join(directory.to_string());
+                    let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+                    let mut room = vec![0u64; 1 << 13];
+                    let at: *mut mfq_options_t = room.as_mut_ptr().cast();
+                    if let Some(options) = options {
+                        options.write(at);
+                    }
+                    let to = self.out::<*mut mfq_queue_t>(out);
+                    let status = mfq_open(path.as_ptr(), if options.is_some() { at } else { ptr::null() }, to);
+                    if self.check(ANY, status, true) {
+                        let queue: *mut mfq_queue_t = self.value();
+                        self.opened(queue.addr());
+                        self.queues.push(queue);
+                        self.directory_of.insert(queue.addr(), directory);
+                        self.formats.insert(directory, if options.is_some() { (*at).format } else { MFQ_RECORD });
+                    }
+                }
+                Call::Close { queue } => {
+                    let queue = choose(&self.queues, *queue);
+                    let status = mfq_close(queue);
+                    self.check(queue.addr(), status, false);
+                    assert!(!self.open.remove(&queue.addr()) || status == MFQ_OK, "{}", last_error());
+                }
+                Call::GetLast { queue, out } => {
+                    let (queue, to) = (choose(&self.queues, *queue), self.out(out));
+                    let status = mfq_get_last(queue, 0, to);
+                    self.hold(queue, status);
+                }
+                Call::Find { queue, offset, out } => {
+                    let (queue, to) = (choose(&self.queues, *queue), self.out(out));
+                    let status = mfq_find(queue, self.offset(queue, offset), to);
+                    self.hold(queue, status);
+                }
+                Call::FileInfo { file, struct_size, out } => {
+                    let (file, to) = (choose(&self.files, *file), self.sized_out(out, struct_size));
+                    let status = mfq_file_info(file, to);
+                    if self.check(file.addr(), status, true)
+                        && struct_size.of::<mfq_file_info_t>() == size_of::<mfq_file_info_t>()
+                    {
+                        let info: mfq_file_info_t = self.value();
+                        assert!(
+                            info.flushed <= info.committed && info.committed <= info.wrote && info.wrote <= info.size
+                        );
+                        std::hint::black_box(info.base.add(info.size as usize - 1).read());
+                    }
+                }
+                Call::FileRelease { file } => {
+                    let file = choose(&self.files, *file);
+                    let status = mfq_file_release(file);
+                    self.check(file.addr(), status, false);
+                    self.open.remove(&file.addr());
+                }
+                Call::Append { queue, data, out } => {
+                    let (queue, to, (slice, bytes)) = (choose(&self.queues, *queue), self.out(out), self.data(data));
+                    let status = mfq_append(queue, slice.ptr, slice.len, to);
+                    if self.check(queue.addr(), status, true) && !to.is_null() {
+                        self.note(queue, self.value(), bytes);
+                    }
+                }
+                Call::AppendParts { queue, parts, out } => {
+                    let (queue, to) = (choose(&self.queues, *queue), self.out(out));
+                    let parts: Vec<_> = parts.iter().take(8).map(|part| self.data(part)).collect();
+                    let slices: Vec<_> = parts.iter().map(|(slice, _)| *slice).collect();
+                    let status = mfq_appendv(queue, slices.as_ptr(), slices.len(), to);
+                    if self.check(queue.addr(), status, true) && !to.is_null() {
+                        self.note(queue, self.value(), parts.into_iter().flat_map(|(_, bytes)| bytes).collect());
+                    }
+                }
+                Call::AppendBatch { queue, records, out } => {
+                    let (queue, to) = (choose(&self.queues, *queue), self.out::<mfq_span_t>(out));
+                    let records: Vec<_> = records.iter().take(8).map(|record| self.data(record)).collect();
+                    let slices: Vec<_> = records.iter().map(|(slice, _)| *slice).collect();
+                    let status = mfq_append_batch(queue, slices.as_ptr(), slices.len(), to);
+                    if self.check(queue.addr(), status, true) && !to.is_null() {
+                        for (index, (_, bytes)) in records.into_iter().enumerate() {
+                            self.note(queue, to.add(index).read(), bytes);
+                        }
+                    }
+                }
+                Call::Claim { queue, len, out } => {
+                    let (queue, to) = (choose(&self.queues, *queue), self.out(out));
+                    let status = mfq_claim(queue, len.get(), to);
+                    if self.check(queue.addr(), status, true) {
+                        let claim: mfq_claim_t = self.value();
+                        claim.ptr.write_bytes(0x5A, claim.len);
+                        self.claims.push(claim);
+                    }
+                }
+                Call::Commit { claim, len, out } => {
+                    let to = self.out::<mfq_span_t>(out);
+                    let claim = self.claims.get_mut(usize::from(*claim)).map_or(ptr::null_mut(), ptr::from_mut);
+                    let status = mfq_commit(claim, len.get(), to);
+                    if self.check(ANY, status, true) && !to.is_null() {
+                        let handle: *mut mfq_queue_t = ptr::without_provenance_mut((*claim).token[0] as usize);
+                        if self.directory_of.contains_key(&handle.addr()) {
+                            self.note(handle, self.value(), vec![0x5A; len.get()]);
+                        }
+                    }
+                }
+                Call::Abort { claim, out } => {
+                    let claim = self.claims.get_mut(usize::from(*claim)).map_or(ptr::null_mut(), ptr::from_mut);
+                    let claim = if matches!(out, Out::Misaligned) { claim.wrapping_byte_add(1) } else { claim };
+                    let status = mfq_abort(claim);
+                    self.check(ANY, status, false);
+                }
+                Call::Read { queue, offset, cap, out } => {
+                    let queue = choose(&self.queues, *queue);
+                    let offset = self.offset(queue, offset);
+                    let mut buf = vec![UNTOUCHED; usize::from(*cap)];
+                    let (mut len, next) = (0, self.out(out));
+                    let status = mfq_read(queue, offset, buf.as_mut_ptr().cast(), buf.len(), &mut len, next);
+                    if self.check(queue.addr(), status, true) {
+                        assert!(len <= buf.len());
+                        assert!(buf[len..].iter().all(|&byte| byte == UNTOUCHED), "written behind what was read");
+                    }
+                }
+                Call::View { queue, offset, out } => {
+                    let (queue, to) = (choose(&self.queues, *queue), self.out(out));
+                    let status = mfq_view(queue, self.offset(queue, offset), to);
+                    if self.check(queue.addr(), status, true) {
+                        self.views.push(self.value());
+                    }
+                }
+                Call::ViewRelease { view, out } => {
+                    let at = usize::from(*view);
+                    let view = self.views.get_mut(at).map_or(ptr::null_mut(), ptr::from_mut);
+                    if !view.is_null() && (*view).token[0] != 0 && (*view).len > 0 {
+                        std::hint::black_box((*view).ptr.add((*view).len - 1).read());
+                    }
+                    let wrong = matches!(out, Out::Misaligned);
+                    let status = mfq_view_release(if wrong { view.wrapping_byte_add(1) } else { view });
+                    if self.check(ANY, status, false) {
+                        self.views.swap_remove(at);
+                    }
+                }
+                Call::ReaderOpen { queue, offset, out } => {
+                    let (queue, to) = (choose(&self.queues, *queue), self.out(out));
+                    let status = mfq_reader_open(queue, self.offset(queue, offset), to);
+                    if self.check(queue.addr(), status, true) {
+                        let reader: *mut mfq_reader_t = self.value();
+                        self.opened(reader.addr());
+                        self.readers.push(reader);
+                    }
+                }
+                Call::ReaderNext { reader, out } => {
+                    let (reader, to) = (choose(&self.readers, *reader), self.out(out));
+                    let status = mfq_reader_next(reader, 0, to);
+                    // CLOSED is the answer for its queue, too.
+                    if self.check(ANY, status, true) {
+                        let view: mfq_view_t = self.value();
+                        std::hint::black_box(std::slice::from_raw_parts(view.ptr, view.len).iter().max());
+                    }
+                }
+                Call::ReaderSeek { reader, offset } => {
+                    let reader = choose(&self.readers, *reader);
+                    let status = mfq_reader_seek(reader, self.offset(ptr::null_mut(), offset));
+                    self.check(ANY, status, false);
+                }
+                Call::ReaderClose { reader } => {
+                    let reader = choose(&self.readers, *reader);
+                    let status = mfq_reader_close(reader);
+                    self.check(reader.addr(), status, false);
+                    self.open.remove(&reader.addr());
+                }
+                Call::Flush { queue, up_to } => {
+                    let queue = choose(&self.queues, *queue);
+                    let status = mfq_flush(queue, self.offset(queue, up_to), 0);
+                    self.check(queue.addr(), status, false);
+                }
+                Call::Wait { queue, which, offset } => {
+                    let queue = choose(&self.queues, *queue);
+                    let status = mfq_wait(queue, *which, self.offset(queue, offset), 0);
+                    self.check(queue.addr(), status, false);
+                }
+                Call::Offsets { queue, struct_size, out } => {
+                    let (queue, to) = (choose(&self.queues, *queue), self.sized_out(out, struct_size));
+                    let status = mfq_offsets(queue, to);
+                    if self.check(queue.addr(), status, true)
+                        && struct_size.of::<mfq_offsets_t>() == size_of::<mfq_offsets_t>()
+                    {
+                        let now: mfq_offsets_t = self.value();
+                        assert!(
+                            now.flushed <= now.committed && now.committed <= now.wrote && now.wrote <= now.reserved
+                        );
+                    }
+                }
+                Call::Stats { queue, struct_size, out } => {
+                    let (queue, to) = (choose(&self.queues, *queue), self.sized_out(out, struct_size));
+                    let status = mfq_stats(queue, to);
+                    self.check(queue.addr(), status, true);
+                }
+                Call::LastError { cap, is_null } => {
+                    let mut buf = vec![UNTOUCHED as i8; usize::from(*cap)];
+                    let buf = if *is_null { ptr::null_mut() } else { buf.as_mut_ptr() };
+                    mfq_last_error(buf, usize::from(*cap));
+                }
+                Call::Strerror { status } => assert!(!std::ffi::CStr::from_ptr(mfq_strerror(*status)).is_empty()),
+                Call::ReadBack { queue } => {
+                    let queue = choose(&self.queues, *queue);
+                    if self.open.contains(&queue.addr()) {
+                        self.read_back(queue);
+                    }
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, queue: *mut mfq_queue_t, status: i32) {
+        if self.check(queue.addr(), status, true) {
+            let file: *mut mfq_file_t = self.value();
+            self.opened(file.addr());
+            self.files.push(file);
+        }
+    }
+
+    /// What was appended is there, unless an open claim still hides it.
+    fn read_back(&self, queue: *mut mfq_queue_t) {
+        let directory = self.directory_of[&queue.addr()];
+        let is_raw = self.formats[&directory] == MFQ_RAW;
+        for (offset, bytes) in self.appended.get(&directory).into_iter().flatten() {
+            let mut buf = vec![0u8; 1 << 14];
+            let (mut len, mut next) = (0, 0);
+            let status =
+                unsafe { mfq_read(queue, *offset, buf.as_mut_ptr().cast::<c_void>(), buf.len(), &mut len, &mut next) };
+            if status != MFQ_E_END {
+                assert_eq!(status, MFQ_OK, "{}", last_error());
+                let found = if is_raw { &buf[..bytes.len()] } else { &buf[..len] };
+                assert!(found == bytes, "what was appended at {offset} is something else");
+            }
+        }
+    }
+}
+
+impl Options {
+    unsafe fn write(&self, at: *mut mfq_options_t) {
+        unsafe {
+            at.write(zeroed());
+            let options = &mut *at;
+            options.struct_size = self.struct_size.of::<mfq_options_t>();
+            options.file_size = self.file_size.unwrap_or(4096 * (1 + u64::from(self.pages % 3)));
+            options.start_offset = self.start_offset;
+            // Mostly known numbers, 0 above all.
+            let number = |of: u8| if of < 192 { 0 } else { u32::from(of - 192) % 6 };
+            options.format = if self.format < 128 { 0 } else { 1 + u32::from(self.format == 255) };
+            options.filler = number(self.filler);
+            options.mode = number(self.others[0]);
+            options.flush_policy = number(self.others[1]);
+            options.flush_least_pages = number(self.others[2]);
+            options.files_ahead = number(self.others[3]);
+            options.append_timeout_ms = if self.wait { 1000 } else { 1 };
+            options.permissions = self.permissions.map_or(0, u32::from);
+            options.flags = u32::from(self.flags);
+            at.cast::<u8>().add(size_of::<mfq_options_t>()).write(self.excess & 1);
+        }
+    }
+}
+
+fn last_error() -> String {
+    let mut buf = [0u8; 512];
+    let len = unsafe { mfq_last_error(buf.as_mut_ptr().cast(), buf.len()) };
+    String::from_utf8_lossy(&buf[..len.min(buf.len() - 1)]).into_owned()
+}
+
+/// Files of the default size would be zeroed each time: they are no space here.
+fn limit_files() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let limit = libc::rlimit { rlim_cur: 4 << 20, rlim_max: libc::RLIM_INFINITY };
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limit) }, 0);
+    });
+}
+
+fuzz_target!(|calls: Vec<Call>| {
+    limit_files();
+    let mut fuzz = Fuzz {
+        room: Box::new(Room([UNTOUCHED; ROOM + 16])),
+        directories: tempfile::tempdir_in("/dev/shm").unwrap(),
+        queues: vec![],
+        files: vec![],
+        readers: vec![],
+        views: vec![],
+        claims: vec![],
+        open: HashSet::new(),
+        directory_of: HashMap::new(),
+        appended: HashMap::new(),
+        formats: HashMap::new(),
+    };
+    calls.iter().take(64).for_each(|call| fuzz.make(call));
+    // Handles are for the process, not for the input.
+    unsafe {
+        fuzz.queues.iter().for_each(|&queue| _ = mfq_close(queue));
+        fuzz.files.iter().for_each(|&file| _ = mfq_file_release(file));
+        fuzz.readers.iter().for_each(|&reader| _ = mfq_reader_close(reader));
+        fuzz.views.iter_mut().for_each(|view| _ = mfq_view_release(view));
+        fuzz.claims.iter_mut().for_each(|claim| _ = mfq_abort(claim));
+    }
+});
