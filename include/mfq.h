@@ -27,7 +27,10 @@
  *   Threads. Every function can be called from any thread at any time unless its comment says otherwise. The library
  *   runs one thread of its own, from the first mfq_open to the last mfq_close; asynchronous signals are blocked in it.
  *
- *   Fork. Using a queue in a forked child is undefined for now; fork and exec is fine.
+ *   Fork. Once a process has called mfq_open, every function that takes a handle, opens one or changes a setting answers
+ *   MFQ_E_FORKED in its forked children, at once and without a lock; the parent goes on. The child's copies of the
+ *   descriptors are closed in it, so that a queue's lock ends with its owner (not in a child made by clone(2) itself, which
+ *   the C library does not hear of). Views and files held at the fork can be read in the child. Fork and exec is fine.
  *
  *   Blocking. A function with a timeout_ms waits at most so long. An append waits for a file at most append_timeout_ms
  *   of the options. What a call does itself comes on top, and takes as long as the disk takes: mfq_open, mfq_close, the
@@ -58,7 +61,7 @@
  *
  *   Status. A function that can fail returns mfq_status_t: MFQ_OK, which is 0, or a negative MFQ_E_.... Running out of
  *   time and reaching the end are failures too. Each may also give MFQ_E_REENTRANT if it is called from inside the log
- *   callback, MFQ_E_POISONED and MFQ_E_PANIC, whether its comment says so or not.
+ *   callback, MFQ_E_FORKED, MFQ_E_POISONED and MFQ_E_PANIC, whether its comment says so or not.
  *
  *   Errors. mfq_last_error gives a sentence about this thread's last failure, which names the argument, file or offset;
  *   mfq_last_errno gives the system's number for it. A call that succeeds leaves both as they are.
@@ -155,7 +158,7 @@
 // can, and who waits for more comes out with MFQ_E_POISONED. Please report it with the text of mfq_last_error.
 #define MFQ_E_PANIC -18
 
-// Reserved: the call was made in a forked child.
+// The call was made in a forked child of the process that opened queues. Nothing was done, and the parent is not disturbed.
 #define MFQ_E_FORKED -19
 
 // The call was made from inside the log callback.

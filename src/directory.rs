@@ -4,7 +4,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result, Status};
 use crate::meta::Meta;
 use crate::options::{MOST_OFFSET, Options};
-use crate::os::{Kind, Lock, MmapRaw, Open, Os};
+use crate::os::{Kept, Kind, Lock, MmapRaw, Open, Os};
 use crate::tail::{Place, Tail};
 use parking_lot::Mutex;
 use std::ffi::OsStr;
@@ -21,11 +21,11 @@ const TEMPORARY_SUFFIX: &str = ".tmp";
 pub(crate) struct Directory {
     pub os: Arc<dyn Os>,
     pub path: PathBuf,
-    queue: OwnedFd,
-    private: OwnedFd,
+    queue: Kept,
+    private: Kept,
     file_permissions: u32,
     /// Released by the kernel with the process if not before.
-    lock: Mutex<Option<OwnedFd>>,
+    lock: Mutex<Option<Kept>>,
 }
 
 /// A data file as the directory lists it.
@@ -78,13 +78,16 @@ impl Directory {
             }
         };
         let lock = take_lock(&*os, private.as_fd(), &private_path.join("lock"), options)?;
-        let file_permissions = options.file_permissions();
-        Ok(Directory { os, path: path.into(), queue, private, file_permissions, lock: Mutex::new(Some(lock)) })
+        let (queue, private, lock) = (queue.into(), private.into(), Mutex::new(Some(lock)));
+        Ok(Directory { os, path: path.into(), queue, private, file_permissions: options.file_permissions(), lock })
     }
 
     /// Lets another open of the queue succeed. Nothing in the directory is touched afterwards.
     pub fn unlock(&self) {
-        self.lock.lock().take();
+        if let Some(fd) = self.lock.lock().take() {
+            // Closing it would do, but for a child that clone(2) made without the C library and that has a copy.
+            let _ = self.os.lock(fd.as_fd(), Lock::None);
+        }
     }
 
     /// A data file's path, for messages.
@@ -311,6 +314,12 @@ fn without_trailing_slashes(path: &Path) -> &Path {
     Path::new(OsStr::from_bytes(&bytes[..kept]))
 }
 
+impl Drop for Directory {
+    fn drop(&mut self) {
+        self.unlock();
+    }
+}
+
 fn open_queue_directory(os: &dyn Os, path: &Path) -> Result<OwnedFd> {
     os.open(None, path, Open::Directory).map_err(|cause| {
         let what = match os.stat(None, path).map(|stat| stat.kind) {
@@ -346,15 +355,16 @@ fn make_private(os: &dyn Os, queue: BorrowedFd<'_>, shown: &Path, permissions: u
 }
 
 /// Never waited for and never stolen: the kernel releases it when its owner dies.
-fn take_lock(os: &dyn Os, private: BorrowedFd<'_>, shown: &Path, options: &Options) -> Result<OwnedFd> {
+fn take_lock(os: &dyn Os, private: BorrowedFd<'_>, shown: &Path, options: &Options) -> Result<Kept> {
     let name = Path::new("lock");
     let how = if options.read_only { Open::Read } else { Open::ReadWrite };
-    let opened = match os.open(Some(private), name, how) {
+    let open = || match os.open(Some(private), name, how) {
         Err(cause) if cause.raw_os_error() == Some(libc::ENOENT) && may_create(options) => {
             os.open(Some(private), name, Open::Create { permissions: options.file_permissions() })
         }
         opened => opened,
     };
+    let opened = Kept::unshared(open);
     let fd = opened.map_err(|cause| Error::system(format_args!("{}: opening", shown.display()), cause))?;
     let kind = if options.read_only { Lock::Shared } else { Lock::Exclusive };
     match os.lock(fd.as_fd(), kind) {

@@ -129,7 +129,7 @@ pub unsafe extern "C" fn mfq_claim(queue: *mut mfq_queue_t, len: usize, claim: *
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_commit(claim: *mut mfq_claim_t, len: usize, at: *mut mfq_span_t) -> mfq_status_t {
     guard(claim, || {
-        decode::outside_callback()?;
+        decode::admitted()?;
         // SAFETY: the host says that `claim` is one that mfq_claim wrote, and `at` is NULL or its own; both are checked.
         let ([handle, id], at) =
             unsafe { (decode::claim(claim, "mfq_commit: claim")?, decode::span(at, "mfq_commit: at")?) };
@@ -150,7 +150,7 @@ pub unsafe extern "C" fn mfq_commit(claim: *mut mfq_claim_t, len: usize, at: *mu
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_abort(claim: *mut mfq_claim_t) -> mfq_status_t {
     guard(claim, || {
-        decode::outside_callback()?;
+        decode::admitted()?;
         // SAFETY: the host says that `claim` is one that mfq_claim wrote; checked for NULL and alignment.
         let [handle, id] = unsafe { decode::claim(claim, "mfq_abort: claim")? };
         let queue =

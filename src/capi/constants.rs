@@ -44,7 +44,7 @@ pub const MFQ_E_POISONED: i32 = -17;
 /// A fault inside the library, caught before it reached the host. The queue of the call is poisoned: what can be read still
 /// can, and who waits for more comes out with MFQ_E_POISONED. Please report it with the text of mfq_last_error.
 pub const MFQ_E_PANIC: i32 = -18;
-/// Reserved: the call was made in a forked child.
+/// The call was made in a forked child of the process that opened queues. Nothing was done, and the parent is not disturbed.
 pub const MFQ_E_FORKED: i32 = -19;
 /// The call was made from inside the log callback.
 pub const MFQ_E_REENTRANT: i32 = -20;

@@ -44,17 +44,17 @@ impl OpenReader {
 
 #[inline]
 pub fn queue(handle: *mut mfq_queue_t, what: &'static str) -> Result<Pinned<Box<Queue>>> {
-    decode::outside_callback()?;
+    decode::admitted()?;
     QUEUES.pin(number(handle), what)
 }
 
 pub fn file(handle: *mut mfq_file_t, what: &'static str) -> Result<Pinned<HeldFile>> {
-    decode::outside_callback()?;
+    decode::admitted()?;
     FILES.pin(number(handle), what)
 }
 
 pub fn reader(handle: *mut mfq_reader_t, what: &'static str) -> Result<Pinned<Box<OpenReader>>> {
-    decode::outside_callback()?;
+    decode::admitted()?;
     READERS.pin(number(handle), what)
 }
 

@@ -95,7 +95,7 @@ pub unsafe extern "C" fn mfq_last_errno() -> i32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_set_log(log: mfq_log_fn_t, context: *mut c_void, level: i32) -> mfq_status_t {
     guard((), || {
-        decode::outside_callback()?;
+        decode::admitted()?;
         match (decode_level(level)?, log) {
             (Some(most), Some(log)) => {
                 decode::expect_callbacks();

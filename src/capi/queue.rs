@@ -35,7 +35,7 @@ pub unsafe extern "C" fn mfq_open(
     queue: *mut *mut mfq_queue_t,
 ) -> mfq_status_t {
     guard((), || {
-        decode::outside_callback()?;
+        decode::admitted()?;
         // SAFETY: the host says what the pointers lead to; they are checked for NULL and alignment there.
         let (path, options, queue) = unsafe {
             (
@@ -44,6 +44,7 @@ pub unsafe extern "C" fn mfq_open(
                 decode::output(queue, "mfq_open: queue")?,
             )
         };
+        os::prepare_for_forks().map_err(|cause| Error::system("mfq_open: preparing for forks", cause))?;
         let vacant = QUEUES.reserve()?;
         let opened = Box::new(Queue::open(os::native(), path, &options)?);
         queue.write(handles::pointer(vacant.fill(opened)));
@@ -63,7 +64,7 @@ pub unsafe extern "C" fn mfq_open(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_close(queue: *mut mfq_queue_t) -> mfq_status_t {
     guard(queue, || {
-        decode::outside_callback()?;
+        decode::admitted()?;
         let queue = QUEUES.close(handles::number(queue), "mfq_close: queue", |queue| queue.begin_close())?;
         queue.finish_close()
     })
@@ -140,7 +141,7 @@ pub unsafe extern "C" fn mfq_file_info(file: *mut mfq_file_t, info: *mut mfq_fil
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_file_release(file: *mut mfq_file_t) -> mfq_status_t {
     guard(file, || {
-        decode::outside_callback()?;
+        decode::admitted()?;
         FILES.close(handles::number(file), "mfq_file_release: file", |_| ())?;
         Ok(())
     })

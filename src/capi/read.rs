@@ -84,7 +84,7 @@ pub unsafe extern "C" fn mfq_view(queue: *mut mfq_queue_t, offset: u64, view: *m
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_view_release(view: *mut mfq_view_t) -> mfq_status_t {
     guard((), || {
-        decode::outside_callback()?;
+        decode::admitted()?;
         // SAFETY: the host says that `view` is one that mfq_view wrote; checked for NULL and alignment.
         let handle = unsafe { decode::view(view, "mfq_view_release: view")? };
         VIEWS.take(handle, "mfq_view_release: view")?;
@@ -161,7 +161,7 @@ pub unsafe extern "C" fn mfq_reader_seek(reader: *mut mfq_reader_t, offset: u64)
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_reader_close(reader: *mut mfq_reader_t) -> mfq_status_t {
     guard(reader, || {
-        decode::outside_callback()?;
+        decode::admitted()?;
         READERS.close(handles::number(reader), "mfq_reader_close: reader", |reader| {
             reader.cancelled.store(true, Ordering::Release);
             // A queue that is closed has woken everybody by itself.

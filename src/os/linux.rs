@@ -147,6 +147,7 @@ impl Os for Linux {
             lock.l_type = match how {
                 Lock::Shared => libc::F_RDLCK,
                 Lock::Exclusive => libc::F_WRLCK,
+                Lock::None => libc::F_UNLCK,
             } as libc::c_short;
             lock.l_whence = libc::SEEK_SET as libc::c_short;
             check(libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &lock))?;

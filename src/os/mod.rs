@@ -3,16 +3,19 @@
 //!
 //! One trait from the first day, because fault injection, crash enumeration and simulation stand on it. What is not
 //! behind it: the end of a mapping and of a descriptor (munmap and close, when a `MmapRaw` or an `OwnedFd` is dropped),
-//! loads and stores in mapped memory, monotonic time and sleeps (std), locks (parking_lot), and the barrier and the
-//! threads of this module.
+//! loads and stores in mapped memory, monotonic time and sleeps (std), locks (parking_lot), and the barrier, the threads
+//! and the forks of this module.
 
 mod barrier;
 mod faults;
+mod fork;
 mod linux;
+mod registry;
 mod threads;
 
 pub use barrier::{heavy_barrier, light_barrier, prepare_barriers};
 pub use faults::{Call, Fault, FaultyOs};
+pub(crate) use fork::{Kept, in_forked_child, prepare_for_forks};
 pub use linux::native;
 pub(crate) use threads::spawn;
 
@@ -56,6 +59,8 @@ pub struct Stat {
 pub enum Lock {
     Shared,
     Exclusive,
+    /// Lets go of it, for every copy of the descriptor in any process.
+    None,
 }
 
 /// Paths are relative to `dir`, or to the working directory where `dir` is `None`. Errors are the system's own.
