@@ -37,7 +37,7 @@
  *   sync of mfq_flush, and a file that a waiting append or mfq_get_last makes because the library's thread is busy. And
  *   any access to a mapping, an append or the reading of a view, may fault a page and wait for the disk.
  *
- *   Signals. The library installs no handler and changes no disposition. No function is async-signal-safe, and none may
+ *   Signals. The library installs no handler and changes no disposition but in mfq_install_sigbus_guard. No function is async-signal-safe, and none may
  *   be left by longjmp.
  *
  *   Process exit. Nothing runs at exit. A queue that is still open is found as after a kill: nothing appended is lost,
@@ -46,10 +46,10 @@
  *   Full disks. The blocks of a file are reserved before it is used, so a full disk is MFQ_E_NO_SPACE from the append
  *   that needs a new file, and not a signal; so is a file size limit (RLIMIT_FSIZE). Where a reserved block still needs
  *   space to be written (copy-on-write file systems such as btrfs), and when a device fails under a mapping, the kernel
- *   raises SIGBUS in the host.
+ *   raises SIGBUS in the host; mfq_install_sigbus_guard makes an error of it.
  *
  *   Other hands. While a queue is open its files must not be changed or shortened by anybody else: touching a page that
- *   is gone raises SIGBUS. A record's checksum is verified when it is read, but the bytes of a view lie in the file.
+ *   is gone raises SIGBUS (see mfq_install_sigbus_guard). A record's checksum is verified when it is read, but the bytes of a view lie in the file.
  *
  *   Network file systems. A mapping is not coherent between machines: keep a queue on a local disk. A file system that
  *   cannot reserve blocks is MFQ_E_UNSUPPORTED from the append or mfq_get_last that needs a new file.
@@ -459,6 +459,20 @@ int32_t mfq_last_errno(void);
 // Errors: INVALID (unknown level).
 mfq_status_t mfq_set_log(mfq_log_fn_t log, void *context, int32_t level);
 
+// Installs a handler for SIGBUS, which the kernel raises when a mapped file is touched where the device fails, or where
+// somebody has cut the file off. In a mapping of the library it puts a page of zeros in the place of the one that is lost,
+// so that the thread goes on; the call in which that happened, or mfq_view_release and mfq_commit of the memory in which
+// it did, answer MFQ_E_IO, and the queue is poisoned: nothing is published or called durable that was stored there. What
+// lies in other pages is still read. Memory of a mfq_file_t is watched as well, but nobody tells.
+//
+// Every other SIGBUS goes to what was installed before, as if this were not there: a handler with its mask, or the death of
+// the process. A handler that the host installs later has to pass on what it does not know, by what sigaction gave it.
+//
+// For the whole process and for ever; calling it again changes nothing. Works for queues that are open already.
+//
+// Errors: IO (sigaction failed).
+mfq_status_t mfq_install_sigbus_guard(void);
+
 // ---- A QUEUE AND ITS FILES -------------------------------------------------------------------------
 //
 // Opens the queue in the directory `path`, and creates it if it is not there and `options` do not say otherwise: the
@@ -553,7 +567,7 @@ mfq_status_t mfq_stats(mfq_queue_t *queue, mfq_stats_t *stats);
 // The largest one is the file size less 16 in RECORD, the file size in RAW, that less 8 with MFQ_FILLER_ROCKETMQ.
 //
 // Errors: INVALID, CLOSED, TOO_LARGE, TIMEOUT (no file within append_timeout_ms, or at once under MFQ_OPEN_NO_WAIT),
-// NO_SPACE, NO_MEMORY, IO (the next file could not be created), UNSUPPORTED (the file system cannot reserve blocks), BUSY
+// NO_SPACE, NO_MEMORY, IO (the next file could not be created; or, under mfq_install_sigbus_guard, a page was lost), BUSY
 // (RAW: a claim is open), READ_ONLY, POISONED. After any of them nothing was appended. After NOT_DURABLE it was, and
 // `at` is written.
 //
@@ -594,8 +608,8 @@ mfq_status_t mfq_claim(mfq_queue_t *queue, size_t len, mfq_claim_t *claim);
 // is 0 or at least 16 once both lengths are rounded up to a multiple of 8 (it becomes padding). `at` may be NULL. From any thread.
 //
 // Errors: INVALID (`len` more than claimed, or a rest that cannot be padding: the claim is still open), CLOSED (it was
-// committed or aborted before, or the queue is closed: it is no record), and in RAW as mfq_append. The memory must not be
-// touched any more after MFQ_OK and CLOSED.
+// committed or aborted before, or the queue is closed: it is no record), IO (under mfq_install_sigbus_guard: a page of it
+// was lost: it is no record), and in RAW as mfq_append. The memory must not be touched any more after MFQ_OK, CLOSED and IO.
 mfq_status_t mfq_commit(mfq_claim_t *claim, size_t len, mfq_span_t *at);
 
 // Gives a claim up: its place becomes padding in RECORD, in RAW nothing. The memory must not be touched any more. From
@@ -614,7 +628,8 @@ mfq_status_t mfq_abort(mfq_claim_t *claim);
 // bytes like others, `*next` is offset + *len, and `cap` 0 is INVALID.
 //
 // Errors: INVALID (RECORD: `offset` is not a multiple of 8), CLOSED, END (`offset` is at or beyond committed), NOT_FOUND
-// (before the first offset kept), CORRUPT (damaged, or `offset` is not the start of a record), TOO_LARGE. After CORRUPT the bytes of `buf` are undefined.
+// (before the first offset kept), CORRUPT (damaged, or `offset` is not the start of a record), TOO_LARGE, IO (under
+// mfq_install_sigbus_guard). After CORRUPT and IO the bytes of `buf` are undefined.
 mfq_status_t mfq_read(mfq_queue_t *queue, uint64_t offset, void *buf, size_t cap, size_t *len, uint64_t *next);
 
 // Gives a record in place, as mfq_read would copy it, and holds its file. RAW: everything from `offset` to the end of what
@@ -627,7 +642,8 @@ mfq_status_t mfq_view(mfq_queue_t *queue, uint64_t offset, mfq_view_t *view);
 
 // Ends a view that mfq_view gave; its bytes must not be read any more. From any thread.
 //
-// Errors: INVALID (a view of mfq_reader_next, which is not released, too), CLOSED (released before).
+// Errors: INVALID (a view of mfq_reader_next, which is not released, too), CLOSED (released before), IO (under
+// mfq_install_sigbus_guard: a page of it was lost, and some of its bytes may have been read as zeros; it is released).
 mfq_status_t mfq_view_release(mfq_view_t *view);
 
 // Opens a reader whose first record is the first one at or after `offset`. `offset` may be the end of the queue or lie
@@ -644,7 +660,8 @@ mfq_status_t mfq_reader_open(mfq_queue_t *queue, uint64_t offset, mfq_reader_t *
 //
 // Errors: INVALID, CLOSED (the reader or its queue is or was closed), END (none yet, and timeout_ms is 0), TIMEOUT (none
 // yet after timeout_ms), BUSY (another thread is inside a call on this reader), NOT_FOUND, CORRUPT, POISONED (none yet,
-// and none may ever come). The position is then as before.
+// and none may ever come), IO (under mfq_install_sigbus_guard: this record or the one before lies in a page that is lost).
+// The position is then as before.
 mfq_status_t mfq_reader_next(mfq_reader_t *reader, int32_t timeout_ms, mfq_view_t *view);
 
 // Moves a reader: its next record is the first one at or after `offset`.

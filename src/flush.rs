@@ -70,6 +70,7 @@ impl Queue {
                 let name = self.files.directory.name(file.start());
                 Error::system(format_args!("{name}: syncing"), cause).with_status(Status::Io)
             })?;
+            self.check_intact(&file, at - file.start(), end - at)?;
             if !file.entry_durable() {
                 new_names.push(file);
             }

@@ -7,7 +7,7 @@
 //! No Rust reference is ever made to mapped bytes: another process may write them. Access is through raw pointers and
 //! atomics, and bytes are copied out before anything judges them.
 
-use crate::os::{Advice, MmapRaw, Os};
+use crate::os::{Advice, MmapRaw, Os, Watched};
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -38,6 +38,8 @@ struct Reserved(AtomicU64);
 
 pub struct MappedFile {
     start: u64,
+    /// Before the map, so that it ends before it.
+    watched: Watched,
     map: MmapRaw,
     os: Arc<dyn Os>,
     entry_durable: AtomicBool,
@@ -48,7 +50,7 @@ impl MappedFile {
     /// `map` covers the whole file, whose first byte has the queue offset `start`.
     pub(crate) fn new(os: Arc<dyn Os>, start: u64, map: MmapRaw) -> MappedFile {
         let reserved = Reserved(AtomicU64::new(0));
-        MappedFile { start, map, os, entry_durable: AtomicBool::new(false), reserved }
+        MappedFile { start, watched: Watched::new(&map), map, os, entry_durable: AtomicBool::new(false), reserved }
     }
 
     /// Offset of the first byte in the queue; also the file's name.
@@ -77,6 +79,13 @@ impl MappedFile {
     /// away, past the size once the file is full.
     pub(crate) fn reserved(&self) -> &AtomicU64 {
         &self.reserved.0
+    }
+
+    /// Whether `[at, at + len)` is still the file itself. Asked after bytes were used: where the guard against SIGBUS has
+    /// put other pages, what was stored reaches no disk and what was loaded is no data.
+    #[inline]
+    pub(crate) fn is_intact(&self, at: u64, len: u64) -> bool {
+        self.watched.is_intact(at, len)
     }
 
     /// Whether the file's blocks and its directory entry have been synced.

@@ -61,8 +61,9 @@ pub enum Which {
 const CLOSED: u32 = 1;
 const POISONED: u32 = 2;
 const READ_ONLY: u32 = 4;
-/// Beside POISONED: a panic is the reason.
+/// Beside POISONED, the reason where it is not a sync.
 const PANICKED: u32 = 8;
+const LOST_PAGE: u32 = 16;
 
 /// The writer asks for more pages each time it has used this much of what was readied for it.
 const ATTENTION_BYTES: u64 = PREFAULT_AHEAD_BYTES / 4;
@@ -227,6 +228,19 @@ impl Queue {
         self.poison_by(PANICKED);
     }
 
+    /// Of a file's bytes that were just used. Where they are not the file's any more (see [`crate::os`]), the queue is
+    /// poisoned: what was stored there never reaches the disk.
+    #[inline]
+    pub(crate) fn check_intact(&self, file: &MappedFile, at: u64, len: u64) -> Result<()> {
+        if file.is_intact(at, len) { Ok(()) } else { Err(self.lost_page(&self.files.directory.name(file.start()))) }
+    }
+
+    #[cold]
+    fn lost_page(&self, name: &str) -> Error {
+        self.poison_by(LOST_PAGE);
+        lost_page(name)
+    }
+
     fn poison_by(&self, reason: u32) {
         self.state.fetch_or(POISONED | reason, Ordering::SeqCst);
         self.moved.wake_all();
@@ -329,16 +343,22 @@ impl Queue {
     pub(crate) fn publish_padding(&self, frame: Frame<'_>) {
         frame.fill_padding(self.now_ms());
         frame.publish();
+        // Nobody is told here; who appends behind it is.
+        let _ = self.check_intact(frame.file, frame.at, HEADER_BYTES);
     }
 
     /// RAW: moves `committed` to `end`. Only the writer whose turn it is may call it.
     #[inline]
-    pub(crate) fn commit_raw(&self, end: u64) {
+    pub(crate) fn commit_raw(&self, end: u64) -> Result<()> {
         // The page first: what a reader has seen as committed is committed after a kill, too.
         if let Some(tail) = &self.tail {
             tail.set_committed(end);
+            if !tail.file().is_intact(0, tail.file().size()) {
+                return Err(self.lost_page("the queue's tail file"));
+            }
         }
         self.positions.set_wrote(end);
+        Ok(())
     }
 
     /// Moves `wrote` over what has become whole since somebody last looked, as far as `until` needs, and returns it.
@@ -365,6 +385,7 @@ impl Queue {
                 });
                 at = file.start() + whole;
                 if whole < file.size() {
+                    let _ = self.check_intact(file, whole, 4); // a lost page looks as if nothing were there yet
                     break;
                 }
             }
@@ -420,6 +441,12 @@ impl Drop for Queue {
     }
 }
 
+/// The guard against SIGBUS has replaced a page.
+#[cold]
+pub(crate) fn lost_page(name: &str) -> Error {
+    Error::new(Status::Io, format!("{name}: a page of it could not be had from the disk (SIGBUS)"))
+}
+
 /// The last step of a close, which a panic in the others must not keep from happening.
 struct Unlock<'d>(&'d Directory);
 
@@ -434,8 +461,9 @@ fn refusal(state: u32) -> Error {
     if state & CLOSED != 0 {
         Error::closed()
     } else if state & POISONED != 0 {
-        let what = match state & PANICKED {
+        let what = match state & (PANICKED | LOST_PAGE) {
             0 => "an earlier sync failed; close the queue and open it again",
+            LOST_PAGE => "a page of it was lost to a SIGBUS; close the queue and open it again",
             _ => "an earlier call ended in a panic; close the queue and open it again",
         };
         Error::new(Status::Poisoned, what)

@@ -4,6 +4,7 @@
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
+use crate::frame::Frame;
 use crate::mapped_file::MappedFile;
 use crate::options::Format;
 use crate::place::CommitWords;
@@ -53,13 +54,14 @@ impl Queue {
             let len = view.len.min(cap);
             // SAFETY: the caller vouches for `cap` bytes, and its memory is not the mapping.
             unsafe { view.file.read_to(offset - view.file.start(), buf, len) };
+            self.check_intact(&view.file, offset - view.file.start(), len as u64)?;
             return Ok(ReadOutcome::Copied { len, next: offset + len as u64 });
         }
         let found = self.find_record(None, offset)?;
         let frame = self.frame(&found.file, found.at, found.bytes);
         let len = frame.payload_bytes();
         if len > cap {
-            return frame.check().map(|_| ReadOutcome::TooSmall { len }).ok_or_else(|| no_record(frame.offset()));
+            return frame.check().map(|_| ReadOutcome::TooSmall { len }).ok_or_else(|| self.no_record(&frame));
         }
         // What is checked is the copy: the mapping may change between a check and a copy.
         let checked = frame.check_with(|checksum| {
@@ -71,7 +73,7 @@ impl Queue {
                 }
             }
         });
-        checked.map(|_| ReadOutcome::Copied { len, next: frame.end() }).ok_or_else(|| no_record(frame.offset()))
+        checked.map(|_| ReadOutcome::Copied { len, next: frame.end() }).ok_or_else(|| self.no_record(&frame))
     }
 
     /// The first record at or after `offset` (RAW: the bytes from there to the end of what is committed in its file),
@@ -88,7 +90,7 @@ impl Queue {
         }
         let found = self.find_record(likely, offset)?;
         let frame = self.frame(&found.file, found.at, found.bytes);
-        let time_ms = frame.check().ok_or_else(|| no_record(frame.offset()))?.time_ms as i64;
+        let time_ms = frame.check().ok_or_else(|| self.no_record(&frame))?.time_ms as i64;
         let (offset, end, len) = (frame.offset(), frame.end(), frame.payload_bytes());
         let ptr = frame.file.at_mut(frame.payload_at(), len).cast_const();
         Ok(View { ptr, len, offset, end, time_ms, file: found.file })
@@ -139,41 +141,49 @@ impl Queue {
             }
             let word = Words { queue: self, file: &file }.load(at);
             let bytes = word & !CLAIMED;
-            if u64::from(bytes) < HEADER_BYTES || u64::from(bytes) > rest {
-                return Err(no_record(offset));
-            }
             let frame = self.frame(&file, at, bytes);
+            if u64::from(bytes) < HEADER_BYTES || u64::from(bytes) > rest {
+                return Err(self.no_record(&frame));
+            }
             // A claimed word below `committed` is an unfinished claim that a read-only open passed over. A writer has made
             // padding of it, so there it is damage, or the middle of a record.
             let passed_over = word & CLAIMED != 0 && self.is_read_only();
             match frame.header().kind {
                 _ if passed_over => {}
-                _ if word & CLAIMED != 0 => return Err(no_record(offset)),
+                _ if word & CLAIMED != 0 => return Err(self.no_record(&frame)),
                 Some(Kind::Data) => return Ok(Found { file, at, bytes }),
                 Some(Kind::Padding) if frame.check().is_some() => {}
-                _ => return Err(no_record(offset)),
+                _ => return Err(self.no_record(&frame)),
             }
             offset = frame.end();
         }
     }
-}
 
-#[cold]
-fn no_record(offset: u64) -> Error {
-    let message = format!("no record checks at offset {offset}: it is damaged, or none begins there");
-    Error::new(Status::Corrupt, message)
+    #[cold]
+    fn no_record(&self, frame: &Frame<'_>) -> Error {
+        // What does not check may be a page that was lost: zeros, and so no length either.
+        let bytes = u64::from(frame.bytes).clamp(HEADER_BYTES, frame.file.size() - frame.at);
+        if let Err(lost) = self.check_intact(frame.file, frame.at, bytes) {
+            return lost;
+        }
+        let message = format!("no record checks at offset {}: it is damaged, or none begins there", frame.offset());
+        Error::new(Status::Corrupt, message)
+    }
 }
 
 /// Reads forward, and keeps the file of its last record held.
 pub struct Reader {
     offset: u64,
+    /// Where its last record began.
+    shown: u64,
+    /// The file of that record.
     file: Option<Arc<MappedFile>>,
 }
 
 impl Reader {
     /// The next record is the first at or after `offset`.
     pub fn open(queue: &Queue, offset: u64) -> Result<Reader> {
-        let mut reader = Reader { offset, file: None };
+        let mut reader = Reader { offset, shown: offset, file: None };
         reader.seek(queue, offset)?;
         Ok(reader)
     }
@@ -184,6 +194,9 @@ impl Reader {
     /// `cancelled`, once set and followed by [`Queue::wake_waiters`], ends the wait with `Closed`.
     pub fn next(&mut self, queue: &Queue, deadline: Deadline, cancelled: &AtomicBool) -> Result<View> {
         let (offset, likely) = (self.offset, self.file.as_ref());
+        if let Some(file) = likely {
+            queue.check_intact(file, self.shown - file.start(), offset - self.shown)?; // the bytes shown last
+        }
         let look = || {
             queue.check_open()?;
             if cancelled.load(Ordering::Acquire) {
@@ -198,7 +211,7 @@ impl Reader {
             }
         };
         let view = queue.moved.wait(deadline, look)?;
-        self.offset = view.end;
+        (self.shown, self.offset) = (view.offset, view.end);
         self.file = Some(view.file.clone());
         Ok(view)
     }
@@ -214,7 +227,7 @@ impl Reader {
             Err(error) if error.status() == Status::End => {}
             answer => answer?,
         }
-        self.offset = offset;
+        *self = Reader { offset, shown: offset, file: None };
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ use crate::mapped_file::MappedFile;
 use crate::meta::Meta;
 use crate::options::{Format, MOST_OFFSET, Options};
 use crate::os::{Os, prepare_barriers};
-use crate::queue::{Queue, Recovered};
+use crate::queue::{Queue, Recovered, lost_page};
 use crate::raw;
 use crate::record::{CLAIMED, HEADER_BYTES, step};
 use crate::tail::{Place, Tail};
@@ -95,11 +95,13 @@ fn open_existing(directory: Directory, meta: Meta, mut listed: Vec<Listed>, opti
     let tail = directory.read_tail()?;
     let same_page_cache = tail.is_some_and(|(left_at, _)| left_at == place);
     let end = match meta.format {
-        _ if checkpoint.clean => End::at(checkpoint.durable, false),
-        Format::Record => walk(&directory, &meta, &checkpoint, &files, same_page_cache)?,
-        Format::Raw if same_page_cache => End::at(tail.map_or(0, |(_, committed)| committed), true),
-        Format::Raw => End::at(last_byte(&files, &checkpoint), true),
+        _ if checkpoint.clean => Ok(End::at(checkpoint.durable, false)),
+        Format::Record => walk(&directory, &meta, &checkpoint, &files, same_page_cache),
+        Format::Raw if same_page_cache => Ok(End::at(tail.map_or(0, |(_, committed)| committed), true)),
+        Format::Raw => Ok(End::at(last_byte(&files, &checkpoint), true)),
     };
+    check_intact(&directory, &files)?; // the zeros of a lost page are neither an end nor damage
+    let end = end?;
     check_end(&directory, &checkpoint, &files, end.offset)?;
 
     let made_ahead = split_off_made_ahead(&mut files, end.offset);
@@ -121,11 +123,20 @@ fn open_existing(directory: Directory, meta: Meta, mut listed: Vec<Listed>, opti
         directory.remove(file.start())?;
     }
     settle(&directory, &meta, &files, checkpoint.durable, &end)?;
+    check_intact(&directory, &files)?;
     // Whoever crashes from here on leaves a queue that is not clean.
     let checkpoint = Checkpoint { epoch: checkpoint.epoch + 1, clean: false, ..checkpoint };
     let tail = Some(begin_tail(&directory, place, end.offset)?);
     directory.write_checkpoint(&checkpoint)?;
     Queue::assemble(Recovered { directory, files, meta, end: end.offset, checkpoint, tail }, options)
+}
+
+/// What was read so far was read from the files themselves; see `Queue::check_intact`.
+fn check_intact(directory: &Directory, files: &VecDeque<Arc<MappedFile>>) -> Result<()> {
+    match files.iter().find(|file| !file.is_intact(0, file.size())) {
+        Some(file) => Err(lost_page(&directory.name(file.start()))),
+        None => Ok(()),
+    }
 }
 
 /// Takes out the files that lie behind the end. The first file stays even if it is empty.

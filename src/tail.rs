@@ -49,6 +49,12 @@ impl Tail {
     pub fn set_committed(&self, offset: u64) {
         self.0.long_word(Self::COMMITTED_AT).store(offset.to_le(), Ordering::Release);
     }
+
+    /// The page, to ask whether it is still the file's.
+    #[inline]
+    pub fn file(&self) -> &MappedFile {
+        &self.0
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ mod support;
 use std::process::Command;
 
 /// In the order of the alphabet.
-const EXPORTED: [&str; 30] = [
+const EXPORTED: [&str; 31] = [
     "mfq_abi_version",
     "mfq_abort",
     "mfq_append",
@@ -19,6 +19,7 @@ const EXPORTED: [&str; 30] = [
     "mfq_find",
     "mfq_flush",
     "mfq_get_last",
+    "mfq_install_sigbus_guard",
     "mfq_last_errno",
     "mfq_last_error",
     "mfq_offsets",

@@ -15,7 +15,7 @@ use crate::error::{Error, Status};
 /// The largest one is the file size less 16 in RECORD, the file size in RAW, that less 8 with MFQ_FILLER_ROCKETMQ.
 ///
 /// Errors: INVALID, CLOSED, TOO_LARGE, TIMEOUT (no file within append_timeout_ms, or at once under MFQ_OPEN_NO_WAIT),
-/// NO_SPACE, NO_MEMORY, IO (the next file could not be created), UNSUPPORTED (the file system cannot reserve blocks), BUSY
+/// NO_SPACE, NO_MEMORY, IO (the next file could not be created; or, under mfq_install_sigbus_guard, a page was lost), BUSY
 /// (RAW: a claim is open), READ_ONLY, POISONED. After any of them nothing was appended. After NOT_DURABLE it was, and
 /// `at` is written.
 ///
@@ -124,8 +124,8 @@ pub unsafe extern "C" fn mfq_claim(queue: *mut mfq_queue_t, len: usize, claim: *
 /// is 0 or at least 16 once both lengths are rounded up to a multiple of 8 (it becomes padding). `at` may be NULL. From any thread.
 ///
 /// Errors: INVALID (`len` more than claimed, or a rest that cannot be padding: the claim is still open), CLOSED (it was
-/// committed or aborted before, or the queue is closed: it is no record), and in RAW as mfq_append. The memory must not be
-/// touched any more after MFQ_OK and CLOSED.
+/// committed or aborted before, or the queue is closed: it is no record), IO (under mfq_install_sigbus_guard: a page of it
+/// was lost: it is no record), and in RAW as mfq_append. The memory must not be touched any more after MFQ_OK, CLOSED and IO.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_commit(claim: *mut mfq_claim_t, len: usize, at: *mut mfq_span_t) -> mfq_status_t {
     guard(claim, || {

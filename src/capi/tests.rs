@@ -107,6 +107,7 @@ impl Host {
             true mfq_wait(queue, MFQ_COMMITTED, 0, 0);
             true mfq_offsets(queue, out());
             true mfq_stats(queue, out());
+            false mfq_install_sigbus_guard();
             false mfq_set_log(None, ptr::null_mut(), 0);
             true mfq_close(queue);
         }

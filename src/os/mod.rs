@@ -3,20 +3,22 @@
 //!
 //! One trait from the first day, because fault injection, crash enumeration and simulation stand on it. What is not
 //! behind it: the end of a mapping and of a descriptor (munmap and close, when a `MmapRaw` or an `OwnedFd` is dropped),
-//! loads and stores in mapped memory, monotonic time and sleeps (std), locks (parking_lot), and the barrier, the threads
-//! and the forks of this module.
+//! loads and stores in mapped memory, monotonic time and sleeps (std), locks (parking_lot), and the barrier, the threads,
+//! the forks and the signal handler of this module.
 
 mod barrier;
 mod faults;
 mod fork;
 mod linux;
 mod registry;
+mod sigbus;
 mod threads;
 
 pub use barrier::{heavy_barrier, light_barrier, prepare_barriers};
 pub use faults::{Call, Fault, FaultyOs};
 pub(crate) use fork::{Kept, in_forked_child, prepare_for_forks};
 pub use linux::native;
+pub(crate) use sigbus::{Watched, install_sigbus_guard};
 pub(crate) use threads::spawn;
 
 pub use memmap2::{Advice, MmapRaw};

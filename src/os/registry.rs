@@ -69,7 +69,7 @@ impl<T: Default + Sync> Registry<T> {
 }
 
 fn take_from<T>(block: &'static Block<T>) -> Option<Entry<T>> {
-    let free = |used: u64| (used != u64::MAX).then(|| used | used + 1);
+    let free = |used: u64| (used != u64::MAX).then(|| used | (used + 1));
     let before = block.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, free).ok()?;
     Some(Entry { block, index: before.trailing_ones() as usize })
 }
