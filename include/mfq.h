@@ -51,8 +51,11 @@
  *   Other hands. While a queue is open its files must not be changed or shortened by anybody else: touching a page that
  *   is gone raises SIGBUS (see mfq_install_sigbus_guard). A record's checksum is verified when it is read, but the bytes of a view lie in the file.
  *
- *   Network file systems. A mapping is not coherent between machines: keep a queue on a local disk. A file system that
- *   cannot reserve blocks is MFQ_E_UNSUPPORTED from the append or mfq_get_last that needs a new file.
+ *   File systems. A mapping is not coherent between machines: a network file system is MFQ_E_UNSUPPORTED from mfq_open, unless
+ *   MFQ_OPEN_NETWORK allows it. Where blocks cannot be reserved, new files are filled with zeros, which takes longer. A
+ *   file system that copies on write (btrfs, ZFS, bcachefs, XFS with shared blocks) may need space for a page that was
+ *   reserved: mfq_open logs a warning where it can tell, and on btrfs has new files written in place (no-COW, which goes
+ *   without btrfs's own checksums; a snapshot brings the need for space back).
  *
  *   Unloading. libmfq.so stays loaded for the life of the process, dlclose or not. A plug-in that links the static
  *   library, and could be unloaded itself, must be linked with -z nodelete.
@@ -221,6 +224,10 @@
 
 // flags (STAGED): fail instead of waiting for a free buffer. MFQ_E_UNSUPPORTED in this version.
 #define MFQ_OPEN_POOL_FAIL_FAST 128
+
+// flags: allow a network file system, which is MFQ_E_UNSUPPORTED without it: a mapping does not see what another machine
+// writes, a lock may not keep it out, and a server that is gone raises SIGBUS.
+#define MFQ_OPEN_NETWORK 256
 
 // ---- OTHER NUMBERS ---------------------------------------------------------------------------------
 //
@@ -482,7 +489,7 @@ mfq_status_t mfq_install_sigbus_guard(void);
 // Errors: INVALID (an argument or option; `path` is a file; its last component is a symbolic link; the queue has another
 // file size, format or filler), NOT_FOUND (a parent, or the queue under MFQ_OPEN_EXISTING or MFQ_OPEN_READ_ONLY), LOCKED
 // (open already, here or in another process), CORRUPT (a file in it does not belong there, is missing or damaged),
-// VERSION, UNSUPPORTED, NO_SPACE, NO_MEMORY, IO. After NO_SPACE, NO_MEMORY and IO there may be the beginnings of a new
+// VERSION, UNSUPPORTED (an option, or a network file system without MFQ_OPEN_NETWORK), NO_SPACE, NO_MEMORY, IO. After NO_SPACE, NO_MEMORY and IO there may be the beginnings of a new
 // queue, which the next open takes up, or a part of the recovery is done, which the next open repeats; after the others
 // nothing on disk has been changed.
 //
@@ -507,7 +514,7 @@ mfq_status_t mfq_close(mfq_queue_t *queue);
 // full or not. A queue without files begins at start_offset, rounded down to the file size.
 //
 // Errors: INVALID, CLOSED, TIMEOUT (a later call goes on waiting for the same file), READ_ONLY (there is no file yet),
-// POISONED, NO_SPACE, UNSUPPORTED (the file system cannot reserve blocks), NO_MEMORY, IO.
+// POISONED, NO_SPACE, NO_MEMORY, IO.
 //
 // Ownership: the host ends the hold with mfq_file_release, also after mfq_close.
 mfq_status_t mfq_get_last(mfq_queue_t *queue, int32_t timeout_ms, mfq_file_t **file);

@@ -93,6 +93,9 @@ pub const MFQ_OPEN_SALVAGE: u32 = 32;
 pub const MFQ_OPEN_LOCK_POOL: u32 = 64;
 /// flags (STAGED): fail instead of waiting for a free buffer. MFQ_E_UNSUPPORTED in this version.
 pub const MFQ_OPEN_POOL_FAIL_FAST: u32 = 128;
+/// flags: allow a network file system, which is MFQ_E_UNSUPPORTED without it: a mapping does not see what another machine
+/// writes, a lock may not keep it out, and a server that is gone raises SIGBUS.
+pub const MFQ_OPEN_NETWORK: u32 = 256;
 
 /// ---- OTHER NUMBERS ---------------------------------------------------------------------------------
 ///

@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// Errors: INVALID (an argument or option; `path` is a file; its last component is a symbolic link; the queue has another
 /// file size, format or filler), NOT_FOUND (a parent, or the queue under MFQ_OPEN_EXISTING or MFQ_OPEN_READ_ONLY), LOCKED
 /// (open already, here or in another process), CORRUPT (a file in it does not belong there, is missing or damaged),
-/// VERSION, UNSUPPORTED, NO_SPACE, NO_MEMORY, IO. After NO_SPACE, NO_MEMORY and IO there may be the beginnings of a new
+/// VERSION, UNSUPPORTED (an option, or a network file system without MFQ_OPEN_NETWORK), NO_SPACE, NO_MEMORY, IO. After NO_SPACE, NO_MEMORY and IO there may be the beginnings of a new
 /// queue, which the next open takes up, or a part of the recovery is done, which the next open repeats; after the others
 /// nothing on disk has been changed.
 ///
@@ -75,7 +75,7 @@ pub unsafe extern "C" fn mfq_close(queue: *mut mfq_queue_t) -> mfq_status_t {
 /// full or not. A queue without files begins at start_offset, rounded down to the file size.
 ///
 /// Errors: INVALID, CLOSED, TIMEOUT (a later call goes on waiting for the same file), READ_ONLY (there is no file yet),
-/// POISONED, NO_SPACE, UNSUPPORTED (the file system cannot reserve blocks), NO_MEMORY, IO.
+/// POISONED, NO_SPACE, NO_MEMORY, IO.
 ///
 /// Ownership: the host ends the hold with mfq_file_release, also after mfq_close.
 #[unsafe(no_mangle)]

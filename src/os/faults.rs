@@ -1,6 +1,6 @@
 //! The boundary's test side: passes every call on, but makes chosen ones fail, panic or hang.
 
-use super::{Advice, Lock, MmapRaw, Open, Os, Stat};
+use super::{Advice, FileSystem, Lock, MmapRaw, Open, Os, Stat};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -18,6 +18,8 @@ pub enum Call {
     List,
     Rename,
     Unlink,
+    FileSystem,
+    WriteInPlace,
     Lock,
     Allocate,
     ReadAt,
@@ -83,12 +85,13 @@ pub struct FaultyOs {
     plan: Mutex<Plan>,
     changed: Condvar,
     boot_id: Mutex<Option<[u8; 16]>>,
+    file_system: Mutex<Option<FileSystem>>,
 }
 
 impl FaultyOs {
     pub fn new(inner: Arc<dyn Os>) -> Arc<FaultyOs> {
-        let (plan, changed, boot_id) = (Mutex::default(), Condvar::new(), Mutex::new(None));
-        Arc::new(FaultyOs { inner, plan, changed, boot_id })
+        let (plan, changed) = (Mutex::default(), Condvar::new());
+        Arc::new(FaultyOs { inner, plan, changed, boot_id: Mutex::default(), file_system: Mutex::default() })
     }
 
     /// The `nth` call of this kind from now on fails (1 is the next), and no other.
@@ -132,6 +135,11 @@ impl FaultyOs {
     /// What `boot_id` answers from now on: another one stands for a reboot.
     pub fn set_boot_id(&self, id: [u8; 16]) {
         *self.boot_id.lock() = Some(id);
+    }
+
+    /// What `file_system` answers from now on.
+    pub fn set_file_system(&self, file_system: FileSystem) {
+        *self.file_system.lock() = Some(file_system);
     }
 
     fn enter(&self, call: Call) -> io::Result<()> {
@@ -202,6 +210,19 @@ impl Os for FaultyOs {
     fn unlink(&self, dir: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
         self.enter(Call::Unlink)?;
         self.inner.unlink(dir, path)
+    }
+
+    fn file_system(&self, fd: BorrowedFd<'_>) -> io::Result<FileSystem> {
+        self.enter(Call::FileSystem)?;
+        match *self.file_system.lock() {
+            Some(file_system) => Ok(file_system),
+            None => self.inner.file_system(fd),
+        }
+    }
+
+    fn write_in_place(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.enter(Call::WriteInPlace)?;
+        self.inner.write_in_place(fd)
     }
 
     fn lock(&self, fd: BorrowedFd<'_>, how: Lock) -> io::Result<()> {

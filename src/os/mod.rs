@@ -65,6 +65,16 @@ pub enum Lock {
     None,
 }
 
+/// A file system, as far as it matters to mappings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileSystem {
+    Local,
+    /// Other machines write its files too, and a mapping here does not see it.
+    Network(&'static str),
+    /// A page that is reserved, and even written, takes new space when it is written again.
+    CopyOnWrite(&'static str),
+}
+
 /// Paths are relative to `dir`, or to the working directory where `dir` is `None`. Errors are the system's own.
 pub trait Os: Send + Sync {
     fn open(&self, dir: Option<BorrowedFd<'_>>, path: &Path, how: Open) -> io::Result<OwnedFd>;
@@ -78,6 +88,9 @@ pub trait Os: Send + Sync {
     /// EEXIST if `to` exists.
     fn rename_new(&self, from: (BorrowedFd<'_>, &Path), to: (BorrowedFd<'_>, &Path)) -> io::Result<()>;
     fn unlink(&self, dir: BorrowedFd<'_>, path: &Path) -> io::Result<()>;
+    fn file_system(&self, fd: BorrowedFd<'_>) -> io::Result<FileSystem>;
+    /// Has an empty file written in place, on a file system that would copy its pages.
+    fn write_in_place(&self, fd: BorrowedFd<'_>) -> io::Result<()>;
     /// An open-file-description lock (fcntl(2)): not waited for, EAGAIN if another description holds it, gone with
     /// the last copy of `fd`.
     fn lock(&self, fd: BorrowedFd<'_>, how: Lock) -> io::Result<()>;
