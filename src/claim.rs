@@ -62,8 +62,8 @@ pub fn release_orphan(claim: u64) {
     let mut claims = CLAIMS.lock();
     match claims.get_mut(&claim) {
         Some(open) if open.end == End::Open => open.end = End::LetGo,
-        Some(_) => drop(claims.remove(&claim)),
-        None => {}
+        Some(open) if open.end == End::Orphaned => drop(claims.remove(&claim)),
+        _ => {} // let go before: the close has still to make padding of it
     }
 }
 

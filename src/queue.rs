@@ -209,9 +209,9 @@ impl Queue {
     pub fn finish_close(&self) -> Result<()> {
         let _unlock = Unlock(&self.files.directory);
         let Some(lease) = &self.lease else { return Ok(()) };
-        let mut unclaimed = lease.allocation().withdraw(&self.files);
         self.end_claims();
         // From the last one back, and no further than the first failure: a process killed here leaves no gap.
+        let mut unclaimed = lease.allocation().withdraw(&self.files);
         unclaimed.sort_unstable_by_key(|file| Reverse(file.start()));
         let removed = unclaimed.iter().try_for_each(|file| self.files.directory.remove(file.start()));
         self.mark_clean().and(removed)
