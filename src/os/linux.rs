@@ -29,6 +29,20 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// What somebody planted in the place of a file: a FIFO can be locked, a device written to.
+fn regular(fd: &OwnedFd) -> io::Result<()> {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: `stat` has the size the call fills when it succeeds.
+    let stat = unsafe {
+        check(libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()))?;
+        stat.assume_init()
+    };
+    match stat.st_mode & libc::S_IFMT {
+        libc::S_IFREG => Ok(()),
+        _ => Err(io::Error::other("is not a regular file")),
+    }
+}
+
 /// Past RLIMIT_FSIZE the system raises SIGXFSZ in the calling thread, which may be the host's: an error comes first.
 fn within_size_limit(end: u64) -> io::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -61,6 +75,9 @@ impl Os for Linux {
             let fd = check(libc::openat(raw(dir), name.as_ptr(), flags, permissions.unwrap_or(0)))?;
             OwnedFd::from_raw_fd(fd)
         };
+        if how != Open::Directory {
+            regular(&fd)?;
+        }
         if let Some(mode) = permissions {
             // The umask has cut the mode given to open(2); the option says what it is to be.
             // SAFETY: takes integers only.

@@ -27,7 +27,8 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// How a file is opened. Always close-on-exec, and a symbolic link in the last component is never followed.
+/// How a file is opened. Always close-on-exec, a symbolic link in the last component is never followed, and what is no
+/// regular file is an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Open {
     Directory,
