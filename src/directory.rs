@@ -437,9 +437,8 @@ fn take_lock(os: &dyn Os, private: BorrowedFd<'_>, shown: &Path, options: &Optio
 
 fn open_parent(os: &dyn Os, path: &Path) -> Result<OwnedFd> {
     // Through the dot, as the parent itself may be a link, which `Open::Directory` does not follow.
-    let parent = parent(path).join(".");
-    os.open(None, &parent, Open::Directory)
-        .map_err(|cause| Error::system(format_args!("{}: opening", parent.display()), cause))
+    let opened = os.open(None, &parent(path).join("."), Open::Directory);
+    opened.map_err(|cause| Error::system(format_args!("{}: the directory it is to be in", path.display()), cause))
 }
 
 fn parent(path: &Path) -> &Path {
