@@ -37,13 +37,16 @@ pub enum Call {
 }
 
 impl Call {
-    pub const ALL: [Call; 18] = [
+    /// All that can fail.
+    pub const ALL: [Call; 20] = [
         Call::Open,
         Call::MakeDirectory,
         Call::Stat,
         Call::List,
         Call::Rename,
         Call::Unlink,
+        Call::FileSystem,
+        Call::WriteInPlace,
         Call::Lock,
         Call::Allocate,
         Call::ReadAt,
