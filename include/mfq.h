@@ -29,14 +29,17 @@
  *   runs one thread of its own, from the first mfq_open to the last mfq_close, one for each device that it flushes by
  *   itself, and one for each queue that is open in MFQ_STAGED; asynchronous signals are blocked in them.
  *
- *   Fork. Using a queue in a forked child is undefined for now; fork and exec is fine.
+ *   Fork. Once a process has called mfq_open, every function that takes a handle, opens one or changes a setting answers
+ *   MFQ_E_FORKED in its forked children, at once and without a lock; the parent goes on. The child's copies of the
+ *   descriptors are closed in it, so that a queue's lock ends with its owner (not in a child made by clone(2) itself, which
+ *   the C library does not hear of). Views and files held at the fork can be read in the child. Fork and exec is fine.
  *
  *   Blocking. A function with a timeout_ms waits at most so long. An append waits for a file at most append_timeout_ms
  *   of the options. What a call does itself comes on top, and takes as long as the disk takes: mfq_open, mfq_close, the
  *   sync of mfq_flush, and a file that a waiting append or mfq_get_last makes because the library's thread is busy. And
  *   any access to a mapping, an append or the reading of a view, may fault a page and wait for the disk.
  *
- *   Signals. The library installs no handler and changes no disposition. No function is async-signal-safe, and none may
+ *   Signals. The library installs no handler and changes no disposition but in mfq_install_sigbus_guard. No function is async-signal-safe, and none may
  *   be left by longjmp.
  *
  *   Process exit. Nothing runs at exit. A queue that is still open is found as after a kill: nothing appended is lost,
@@ -45,13 +48,16 @@
  *   Full disks. The blocks of a file are reserved before it is used, so a full disk is MFQ_E_NO_SPACE from the append
  *   that needs a new file, and not a signal; so is a file size limit (RLIMIT_FSIZE). Where a reserved block still needs
  *   space to be written (copy-on-write file systems such as btrfs), and when a device fails under a mapping, the kernel
- *   raises SIGBUS in the host.
+ *   raises SIGBUS in the host; mfq_install_sigbus_guard makes an error of it.
  *
  *   Other hands. While a queue is open its files must not be changed or shortened by anybody else: touching a page that
- *   is gone raises SIGBUS. A record's checksum is verified when it is read, but the bytes of a view lie in the file.
+ *   is gone raises SIGBUS (see mfq_install_sigbus_guard). A record's checksum is verified when it is read, but the bytes of a view lie in the file.
  *
- *   Network file systems. A mapping is not coherent between machines: keep a queue on a local disk. A file system that
- *   cannot reserve blocks is MFQ_E_UNSUPPORTED from the append or mfq_get_last that needs a new file.
+ *   File systems. A mapping is not coherent between machines: a network file system is MFQ_E_UNSUPPORTED from mfq_open, unless
+ *   MFQ_OPEN_NETWORK allows it. Where blocks cannot be reserved, new files are filled with zeros, which takes longer. A
+ *   file system that copies on write (btrfs, ZFS, bcachefs, XFS with shared blocks) may need space for a page that was
+ *   reserved: mfq_open logs a warning where it can tell, and on btrfs has new files written in place (no-COW, which goes
+ *   without btrfs's own checksums; a snapshot brings the need for space back).
  *
  *   Unloading. libmfq.so stays loaded for the life of the process, dlclose or not. A plug-in that links the static
  *   library, and could be unloaded itself, must be linked with -z nodelete.
@@ -60,7 +66,7 @@
  *
  *   Status. A function that can fail returns mfq_status_t: MFQ_OK, which is 0, or a negative MFQ_E_.... Running out of
  *   time and reaching the end are failures too. Each may also give MFQ_E_REENTRANT if it is called from inside the log
- *   callback, MFQ_E_POISONED and MFQ_E_PANIC, whether its comment says so or not.
+ *   callback, MFQ_E_FORKED, MFQ_E_POISONED and MFQ_E_PANIC, whether its comment says so or not.
  *
  *   Errors. mfq_last_error gives a sentence about this thread's last failure, which names the argument, file or offset;
  *   mfq_last_errno gives the system's number for it. A call that succeeds leaves both as they are.
@@ -158,7 +164,7 @@
 // can, and who waits for more comes out with MFQ_E_POISONED. Please report it with the text of mfq_last_error.
 #define MFQ_E_PANIC -18
 
-// Reserved: the call was made in a forked child.
+// The call was made in a forked child of the process that opened queues. Nothing was done, and the parent is not disturbed.
 #define MFQ_E_FORKED -19
 
 // The call was made from inside a callback.
@@ -244,6 +250,10 @@
 // for a commit, which frees those of full files. Otherwise it asks and waits, at most append_timeout_ms. In MFQ_MMAP it is
 // MFQ_E_INVALID.
 #define MFQ_OPEN_POOL_FAIL_FAST 128
+
+// flags: allow a network file system, which is MFQ_E_UNSUPPORTED without it: a mapping does not see what another machine
+// writes, a lock may not keep it out, and a server that is gone raises SIGBUS.
+#define MFQ_OPEN_NETWORK 256
 
 // ---- OTHER NUMBERS ---------------------------------------------------------------------------------
 //
@@ -540,6 +550,20 @@ int32_t mfq_last_errno(void);
 // Errors: INVALID (unknown level).
 mfq_status_t mfq_set_log(mfq_log_fn_t log, void *context, int32_t level);
 
+// Installs a handler for SIGBUS, which the kernel raises when a mapped file is touched where the device fails, or where
+// somebody has cut the file off. In a mapping of the library it puts a page of zeros in the place of the one that is lost,
+// so that the thread goes on; the call in which that happened, or mfq_view_release and mfq_commit of the memory in which
+// it did, answer MFQ_E_IO, and the queue is poisoned: nothing is published or called durable that was stored there. What
+// lies in other pages is still read. Memory of a mfq_file_t is watched as well, but nobody tells.
+//
+// Every other SIGBUS goes to what was installed before, as if this were not there: a handler with its mask, or the death of
+// the process. A handler that the host installs later has to pass on what it does not know, by what sigaction gave it.
+//
+// For the whole process and for ever; calling it again changes nothing. Works for queues that are open already.
+//
+// Errors: IO (sigaction failed).
+mfq_status_t mfq_install_sigbus_guard(void);
+
 // ---- A QUEUE AND ITS FILES -------------------------------------------------------------------------
 //
 // Opens the queue in the directory `path`, and creates it if it is not there and `options` do not say otherwise: the
@@ -550,7 +574,8 @@ mfq_status_t mfq_set_log(mfq_log_fn_t log, void *context, int32_t level);
 // Errors: INVALID (an argument or option; `path` is a file; its last component is a symbolic link; the queue has another
 // file size, format or filler), NOT_FOUND (a parent, or the queue under MFQ_OPEN_EXISTING or MFQ_OPEN_READ_ONLY), LOCKED
 // (open already, here or in another process), CORRUPT (a file in it does not belong there, is missing or damaged),
-// or MFQ_OPEN_STRICT has found something, VERSION, UNSUPPORTED, NO_SPACE, NO_MEMORY, IO. After NO_SPACE, NO_MEMORY and IO there may be the beginnings of a new
+// or MFQ_OPEN_STRICT has found something), VERSION, UNSUPPORTED (a network file system without MFQ_OPEN_NETWORK), NO_SPACE,
+// NO_MEMORY, IO. After NO_SPACE, NO_MEMORY and IO there may be the beginnings of a new
 // queue, which the next open takes up, or a part of the recovery is done, which the next open repeats; after the others
 // nothing on disk has been changed.
 //
@@ -576,7 +601,7 @@ mfq_status_t mfq_close(mfq_queue_t *queue);
 // full or not. A queue without files begins at start_offset, rounded down to the file size.
 //
 // Errors: INVALID, CLOSED, TIMEOUT (a later call goes on waiting for the same file), READ_ONLY (there is no file yet), BUSY
-// (MFQ_OPEN_POOL_FAIL_FAST: no buffer is free), POISONED, NO_SPACE, UNSUPPORTED (the file system cannot reserve blocks), NO_MEMORY, IO.
+// (MFQ_OPEN_POOL_FAIL_FAST: no buffer is free), POISONED, NO_SPACE, NO_MEMORY, IO.
 //
 // Ownership: the host ends the hold with mfq_file_release, also after mfq_close.
 mfq_status_t mfq_get_last(mfq_queue_t *queue, int32_t timeout_ms, mfq_file_t **file);
@@ -703,7 +728,7 @@ mfq_status_t mfq_stats(mfq_queue_t *queue, mfq_stats_t *stats);
 // The largest one is the file size less 16 in RECORD, the file size in RAW, that less 8 with MFQ_FILLER_ROCKETMQ.
 //
 // Errors: INVALID, CLOSED, TOO_LARGE, TIMEOUT (no file within append_timeout_ms, or at once under MFQ_OPEN_NO_WAIT),
-// NO_SPACE, NO_MEMORY, IO (the next file could not be created), UNSUPPORTED (the file system cannot reserve blocks), BUSY
+// NO_SPACE, NO_MEMORY, IO (the next file could not be created; or, under mfq_install_sigbus_guard, a page was lost), BUSY
 // (RAW: a claim is open; MFQ_OPEN_POOL_FAIL_FAST: no buffer is free), READ_ONLY, POISONED. After any of them nothing was
 // appended. Under MFQ_FLUSH_EVERY_APPEND also NOT_DURABLE: the record is appended and `at` is written, but its sync
 // failed (the queue is poisoned), or was not done within append_timeout_ms (it may still come: mfq_wait tells), or the
@@ -749,8 +774,9 @@ mfq_status_t mfq_claim(mfq_queue_t *queue, size_t len, mfq_claim_t *claim);
 // Under MFQ_FLUSH_EVERY_APPEND it returns after the record is durable, as mfq_append does.
 //
 // Errors: INVALID (`len` more than claimed, or a rest that cannot be padding: the claim is still open), CLOSED (it was
-// committed or aborted before, or the queue is closed: it is no record), NOT_DURABLE (it is a record; as mfq_append), and in
-// RAW as mfq_append. The memory must not be touched any more after MFQ_OK, CLOSED and NOT_DURABLE.
+// committed or aborted before, or the queue is closed: it is no record), IO (under mfq_install_sigbus_guard: a page of it
+// was lost: it is no record), NOT_DURABLE (it is a record; as mfq_append), and in RAW as mfq_append. The memory must not be
+// touched any more after MFQ_OK, CLOSED, IO and NOT_DURABLE.
 mfq_status_t mfq_commit(mfq_claim_t *claim, size_t len, mfq_span_t *at);
 
 // Gives a claim up: its place becomes padding in RECORD, in RAW nothing. The memory must not be touched any more. From
@@ -769,7 +795,8 @@ mfq_status_t mfq_abort(mfq_claim_t *claim);
 // bytes like others, `*next` is offset + *len, and `cap` 0 is INVALID.
 //
 // Errors: INVALID (RECORD: `offset` is not a multiple of 8), CLOSED, END (`offset` is at or beyond committed), NOT_FOUND
-// (before the first offset kept), CORRUPT (damaged, or `offset` is not the start of a record), TOO_LARGE. After CORRUPT the bytes of `buf` are undefined.
+// (before the first offset kept), CORRUPT (damaged, or `offset` is not the start of a record), TOO_LARGE, IO (under
+// mfq_install_sigbus_guard). After CORRUPT and IO the bytes of `buf` are undefined.
 mfq_status_t mfq_read(mfq_queue_t *queue, uint64_t offset, void *buf, size_t cap, size_t *len, uint64_t *next);
 
 // Gives a record in place, as mfq_read would copy it, and holds its file. RAW: everything from `offset` to the end of what
@@ -782,7 +809,8 @@ mfq_status_t mfq_view(mfq_queue_t *queue, uint64_t offset, mfq_view_t *view);
 
 // Ends a view that mfq_view gave; its bytes must not be read any more. From any thread.
 //
-// Errors: INVALID (a view of mfq_reader_next, which is not released, too), CLOSED (released before).
+// Errors: INVALID (a view of mfq_reader_next, which is not released, too), CLOSED (released before), IO (under
+// mfq_install_sigbus_guard: a page of it was lost, and some of its bytes may have been read as zeros; it is released).
 mfq_status_t mfq_view_release(mfq_view_t *view);
 
 // Opens a reader whose first record is the first one at or after `offset`. `offset` may be the end of the queue or lie
@@ -799,7 +827,8 @@ mfq_status_t mfq_reader_open(mfq_queue_t *queue, uint64_t offset, mfq_reader_t *
 //
 // Errors: INVALID, CLOSED (the reader or its queue is or was closed), END (none yet, and timeout_ms is 0), TIMEOUT (none
 // yet after timeout_ms), BUSY (another thread is inside a call on this reader), NOT_FOUND, CORRUPT, POISONED (none yet,
-// and none may ever come). The position is then as before.
+// and none may ever come), IO (under mfq_install_sigbus_guard: this record or the one before lies in a page that is lost).
+// The position is then as before.
 mfq_status_t mfq_reader_next(mfq_reader_t *reader, int32_t timeout_ms, mfq_view_t *view);
 
 // Moves a reader: its next record is the first one at or after `offset`.

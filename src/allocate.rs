@@ -327,7 +327,8 @@ impl AllocationService {
             table.deliver(key, files, outcome);
         } else if let Ok(file) = outcome {
             // Withdrawn after its last look. The queue's lock is still held: `withdraw` waits for `in_work`.
-            let _ = files.directory.remove(file.start());
+            // A panic here would be the worker's end, and `withdraw` would wait for ever.
+            let _ = catch_unwind(AssertUnwindSafe(|| files.directory.remove(file.start())));
         }
         table.end_work(files.generation);
         files.changed.notify_all();

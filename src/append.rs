@@ -76,6 +76,7 @@ impl Queue {
         let bytes = frame_bytes(len, self.meta.file_bytes).ok_or_else(|| self.too_large(len))?;
         let frame = self.place_frame(bytes)?;
         frame.fill(self.now_ms(), parts);
+        self.check_intact(frame.file, frame.at, step(frame.bytes))?;
         frame.publish();
         self.published(frame.end());
         Ok(Span { offset: frame.offset(), end: frame.end() })
@@ -106,6 +107,7 @@ impl Queue {
         for (frame, record) in frames() {
             frame.fill(now_ms, std::iter::once(record));
         }
+        self.check_intact(placed.file, placed.at, whole)?;
         // The first word makes them all visible: until then the walk steps over the whole.
         frames().skip(1).for_each(|(frame, _)| frame.publish());
         frames().take(1).for_each(|(frame, _)| frame.publish());
@@ -119,7 +121,11 @@ impl Queue {
     /// Gives out the next `bytes` of the log, claimed.
     #[inline]
     pub(crate) fn place_frame(&self, bytes: u32) -> Result<Frame<'_>> {
-        let (words, at) = place(&Appending { queue: self, deadline: Cell::new(None) }, bytes)?;
+        let appending = Appending { queue: self, deadline: Cell::new(None) };
+        let (words, at) = place(&appending, bytes)?;
+        if appending.deadline.get().is_some() {
+            self.check_not_poisoned()?; // it has rolled, and the padding before it may be lost
+        }
         Ok(words.frame(at, bytes))
     }
 
@@ -140,6 +146,7 @@ impl Queue {
             unsafe { file.write(to, part) };
             to += part.len() as u64;
         }
+        self.check_intact(file, at, len as u64)?;
         let offset = file.start() + at;
         self.commit_in_turn(offset, len as u64, records)?;
         let end = offset + len as u64;
@@ -222,6 +229,7 @@ impl Queue {
         if self.meta.filler == Filler::RocketMq {
             // SAFETY: the range was given to this thread when it crossed the limit, and is not committed.
             unsafe { file.write(at, &raw::blank(rest)) };
+            self.check_intact(file, at, rest)?;
         }
         // Zeros are there already.
         self.commit_in_turn(file.start() + at, rest, 0)?;
@@ -233,18 +241,17 @@ impl Queue {
     #[inline]
     fn commit_in_turn(&self, offset: u64, len: u64, records: u64) -> Result<()> {
         self.wait_turn(offset)?;
-        self.commit_raw_records(offset + len, records, if records == 0 { 0 } else { len });
-        Ok(())
+        self.commit_raw_records(offset + len, records, if records == 0 { 0 } else { len })
     }
 
     /// For the writer whose turn it is.
     #[inline]
-    pub(crate) fn commit_raw_records(&self, end: u64, records: u64, bytes: u64) {
+    pub(crate) fn commit_raw_records(&self, end: u64, records: u64, bytes: u64) -> Result<()> {
         // Plain additions: turns come one after the other.
         let counters = &self.files.counters;
         counters.appends.store(counters.appends.load(Ordering::Relaxed) + records, Ordering::Relaxed);
         counters.bytes.store(counters.bytes.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
-        self.commit_raw(end);
+        self.commit_raw(end)
     }
 
     /// Returns when `committed` is exactly `offset`: all copies before it are done. In a poisoned queue one of them may

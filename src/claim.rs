@@ -62,8 +62,8 @@ pub fn release_orphan(claim: u64) {
     let mut claims = CLAIMS.lock();
     match claims.get_mut(&claim) {
         Some(open) if open.end == End::Open => open.end = End::LetGo,
-        Some(_) => drop(claims.remove(&claim)),
-        None => {}
+        Some(open) if open.end == End::Orphaned => drop(claims.remove(&claim)),
+        _ => {} // let go before: the close has still to make padding of it
     }
 }
 
@@ -88,10 +88,10 @@ impl Queue {
     /// Makes the first `len` bytes of a claim a record. A `len` that cannot be leaves the claim open.
     pub fn commit(&self, claim: u64, len: usize) -> Result<Span> {
         let open = self.take_claim(claim, |open| self.check_commit(open, len))?;
-        Ok(match self.meta.format {
+        match self.meta.format {
             Format::Record => self.commit_frame(&open, len),
             Format::Raw => self.commit_raw_claim(&open, len),
-        })
+        }
     }
 
     /// Gives a claim up: its place becomes padding (RECORD), or is as if it had never been (RAW).
@@ -181,7 +181,7 @@ impl Queue {
         Ok(Claim { ptr, len, offset, id })
     }
 
-    fn commit_frame(&self, open: &Open, len: usize) -> Span {
+    fn commit_frame(&self, open: &Open, len: usize) -> Result<Span> {
         let claimed = self.frame(&open.file, open.at, frame_of(open.len));
         let frame = Frame { bytes: frame_of(len), ..claimed };
         let rest = claimed.end() - frame.end();
@@ -189,9 +189,10 @@ impl Queue {
             self.publish_padding(Frame { at: frame.at + step(frame.bytes), bytes: rest as u32, ..claimed });
         }
         frame.fill_in_place(self.now_ms());
+        self.check_intact(&open.file, open.at, claimed.end() - claimed.offset())?;
         frame.publish();
         self.published(frame.end());
-        Span { offset: frame.offset(), end: frame.end() }
+        Ok(Span { offset: frame.offset(), end: frame.end() })
     }
 
     fn claim_raw(&self, len: usize) -> Result<Claim> {
@@ -230,17 +231,18 @@ impl Queue {
         Ok(Claim { ptr, len, offset, id })
     }
 
-    fn commit_raw_claim(&self, open: &Open, len: usize) -> Span {
+    fn commit_raw_claim(&self, open: &Open, len: usize) -> Result<Span> {
         let buffer = open.buffer.as_ref().expect("a RAW claim has a buffer");
         let end = open.at + len as u64;
         // SAFETY: the claim excludes every other writer until the counter is set below, and nothing from `at` on is
         // committed.
         unsafe { open.file.write(open.at, &buffer[..len]) };
+        self.check_intact(&open.file, open.at, len as u64)?;
         let span = Span { offset: open.file.start() + open.at, end: open.file.start() + end };
-        self.commit_raw_records(span.end, 1, len as u64);
+        self.commit_raw_records(span.end, 1, len as u64)?;
         open.file.reserved().store(end, Ordering::Release);
         self.published(span.end);
-        span
+        Ok(span)
     }
 }
 

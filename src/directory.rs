@@ -2,10 +2,11 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result, Status};
+use crate::log::{self, Level};
 use crate::mapped_file::MappedFile;
 use crate::meta::Meta;
 use crate::options::{MOST_OFFSET, Options};
-use crate::os::{Kind, Lock, MmapRaw, Open, Os, read_all, write_all};
+use crate::os::{FileSystem, Kept, Kind, Lock, MmapRaw, Open, Os, read_all, write_all};
 use crate::tail::{Place, Tail};
 use parking_lot::Mutex;
 use std::ffi::OsStr;
@@ -14,6 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 /// A directory, so that RocketMQ's loader passes over it.
 const PRIVATE: &str = ".mfq";
@@ -22,11 +24,12 @@ const TEMPORARY_SUFFIX: &str = ".tmp";
 pub(crate) struct Directory {
     pub os: Arc<dyn Os>,
     pub path: PathBuf,
-    queue: OwnedFd,
-    private: OwnedFd,
+    queue: Kept,
+    private: Kept,
     file_permissions: u32,
+    copies_on_write: bool,
     /// Released by the kernel with the process if not before.
-    lock: Mutex<Option<OwnedFd>>,
+    lock: Mutex<Option<Kept>>,
 }
 
 /// A data file as the directory lists it.
@@ -99,13 +102,17 @@ impl Directory {
         let path = without_trailing_slashes(path);
         let queue = match open_queue_directory(&*os, path) {
             Err(error) if error.status() == Status::NotFound && may_create(options) => {
+                // Before anything is made there.
+                let parent = open_parent(&*os, path)?;
+                file_system(&*os, parent.as_fd(), path, options)?;
                 os.make_directory(None, path, options.directory_permissions())
                     .map_err(|cause| Error::system(format_args!("{}: cannot be created", path.display()), cause))?;
-                sync_parent(&*os, path)?;
+                sync_parent(&*os, parent.as_fd(), path)?;
                 open_queue_directory(&*os, path)?
             }
             opened => opened?,
         };
+        let file_system = file_system(&*os, queue.as_fd(), path, options)?;
         let private_path = path.join(PRIVATE);
         let private = match os.open(Some(queue.as_fd()), Path::new(PRIVATE), Open::Directory) {
             Err(cause) if cause.raw_os_error() == Some(libc::ENOENT) => {
@@ -130,8 +137,26 @@ impl Directory {
             }
         };
         let lock = take_lock(&*os, private.as_fd(), &private_path.join("lock"), options)?;
-        let file_permissions = options.file_permissions();
-        Ok(Directory { os, path: path.into(), queue, private, file_permissions, lock: Mutex::new(Some(lock)) })
+        let copies_on_write = if let FileSystem::CopyOnWrite(name) = file_system {
+            let path = path.display();
+            log::write(
+                Level::Warn,
+                format_args!("{path}: on {name}, which copies on write: a full disk can raise SIGBUS"),
+            );
+            true
+        } else {
+            false
+        };
+        let (queue, private, lock) = (queue.into(), private.into(), Mutex::new(Some(lock)));
+        Ok(Directory {
+            os,
+            path: path.into(),
+            queue,
+            private,
+            file_permissions: options.file_permissions(),
+            copies_on_write,
+            lock,
+        })
     }
 
     /// Lets another open of the queue succeed. Nothing in the directory is touched afterwards.
@@ -185,7 +210,8 @@ impl Directory {
             created => created,
         };
         let fd = fd.map_err(system)?;
-        allocate(&*self.os, fd.as_fd(), len).map_err(|cause| {
+        self.prefer_in_place(fd.as_fd());
+        self.reserve_new(fd.as_fd(), len).map_err(|cause| {
             self.remove_temporary(start);
             system(cause)
         })?;
@@ -197,6 +223,34 @@ impl Directory {
         let fd = self.open_file(start, true)?;
         let allocated = allocate(&*self.os, fd.as_fd(), len);
         allocated.map_err(|cause| Error::system(format_args!("{}: reserving {len} bytes", self.name(start)), cause))
+    }
+
+    /// Of an empty file. A file system that cannot does without.
+    fn prefer_in_place(&self, fd: BorrowedFd<'_>) {
+        if self.copies_on_write {
+            let _ = self.os.write_in_place(fd);
+        }
+    }
+
+    fn reserve_new(&self, fd: BorrowedFd<'_>, len: u64) -> io::Result<()> {
+        match allocate(&*self.os, fd, len) {
+            Err(cause) if matches!(cause.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => {
+                self.fill_with_zeros(fd, len)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// What the file system cannot reserve, writing takes.
+    fn fill_with_zeros(&self, fd: BorrowedFd<'_>, len: u64) -> io::Result<()> {
+        const STEP_BYTES: usize = 1 << 20;
+        let zeros = vec![0; len.min(STEP_BYTES as u64) as usize];
+        for at in (0..len).step_by(STEP_BYTES) {
+            let step = (len - at).min(STEP_BYTES as u64);
+            write_all(&*self.os, fd, &zeros[..step as usize], at)?;
+            thread::yield_now(); // to those who append: nobody may be waiting for this file yet
+        }
+        Ok(())
     }
 
     /// Nothing depends on its success: the next open removes what stays.
@@ -241,7 +295,13 @@ impl Directory {
 
     pub fn map(&self, fd: BorrowedFd<'_>, start: u64, len: u64, writable: bool) -> Result<MmapRaw> {
         let mapped = self.os.map(fd, len as usize, writable);
-        mapped.map_err(|cause| Error::system(format_args!("{}: mapping", self.name(start)), cause))
+        mapped.map_err(|cause| {
+            let limits = match cause.raw_os_error() {
+                Some(libc::ENOMEM) => " (memory is short, or vm.max_map_count is reached)",
+                _ => "",
+            };
+            Error::system(format_args!("{}: mapping{limits}", self.name(start)), cause)
+        })
     }
 
     /// Maps copies of its pages: no store reaches the file.
@@ -320,6 +380,7 @@ impl Directory {
     pub fn begin_tail(&self, place: Place, committed: u64) -> Result<OwnedFd> {
         let how = Open::Create { permissions: self.file_permissions };
         let begun = self.os.open(Some(self.private.as_fd()), Path::new("tail"), how).and_then(|fd| {
+            self.prefer_in_place(fd.as_fd());
             write_all(&*self.os, fd.as_fd(), &Tail::encode(place, committed), 0)?;
             Ok(fd)
         });
@@ -435,15 +496,16 @@ fn make_private(os: &dyn Os, queue: BorrowedFd<'_>, shown: &Path, permissions: u
 }
 
 /// Never waited for and never stolen: the kernel releases it when its owner dies.
-fn take_lock(os: &dyn Os, private: BorrowedFd<'_>, shown: &Path, options: &Options) -> Result<OwnedFd> {
+fn take_lock(os: &dyn Os, private: BorrowedFd<'_>, shown: &Path, options: &Options) -> Result<Kept> {
     let name = Path::new("lock");
     let how = if options.read_only { Open::Read } else { Open::ReadWrite };
-    let opened = match os.open(Some(private), name, how) {
+    let open = || match os.open(Some(private), name, how) {
         Err(cause) if cause.raw_os_error() == Some(libc::ENOENT) && may_create(options) => {
             os.open(Some(private), name, Open::Create { permissions: options.file_permissions() })
         }
         opened => opened,
     };
+    let opened = Kept::unshared(open);
     let fd = opened.map_err(|cause| Error::system(format_args!("{}: opening", shown.display()), cause))?;
     let kind = if options.read_only { Lock::Shared } else { Lock::Exclusive };
     match os.lock(fd.as_fd(), kind) {
@@ -456,16 +518,33 @@ fn take_lock(os: &dyn Os, private: BorrowedFd<'_>, shown: &Path, options: &Optio
     }
 }
 
+fn open_parent(os: &dyn Os, path: &Path) -> Result<OwnedFd> {
+    // Through the dot, as the parent itself may be a link, which `Open::Directory` does not follow.
+    let opened = os.open(None, &parent(path).join("."), Open::Directory);
+    opened.map_err(|cause| Error::system(format_args!("{}: the directory it is to be in", path.display()), cause))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// The entry of a new directory is durable only after its parent is synced (open(2), NOTES of fsync(2)).
-fn sync_parent(os: &dyn Os, path: &Path) -> Result<()> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    // The parent itself may be reached through a link, which `Open::Directory` does not follow.
-    let through = parent.join(".");
-    let synced = os.open(None, &through, Open::Directory).and_then(|fd| os.sync_directory(fd.as_fd()));
-    synced.map_err(|cause| Error::system(format_args!("{}: syncing", parent.display()), cause))
+fn sync_parent(os: &dyn Os, fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let synced = os.sync_directory(fd);
+    synced.map_err(|cause| Error::system(format_args!("{}: syncing", parent(path).display()), cause))
+}
+
+/// The one that the directory is on, if a queue may be.
+fn file_system(os: &dyn Os, fd: BorrowedFd<'_>, path: &Path, options: &Options) -> Result<FileSystem> {
+    let path = path.display();
+    match os.file_system(fd).map_err(|cause| Error::system(format_args!("{path}: its file system"), cause))? {
+        FileSystem::Network(name) if !options.network => {
+            let message =
+                format!("{path}: is on {name}, a network file system, and flags do not have MFQ_OPEN_NETWORK");
+            Err(Error::new(Status::Unsupported, message))
+        }
+        file_system => Ok(file_system),
+    }
 }
 
 fn allocate(os: &dyn Os, fd: BorrowedFd<'_>, len: u64) -> io::Result<()> {

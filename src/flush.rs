@@ -115,6 +115,7 @@ impl Queue {
             let file = self.files.table.find(at).expect("a file below committed");
             let end = up_to.min(file.end());
             self.files.sync(&file, at - file.start(), end - at)?;
+            self.check_intact(&file, at - file.start(), end - at)?;
             if !file.entry_durable() {
                 new_names.push(file);
             }

@@ -12,7 +12,7 @@
 //! No Rust reference is ever made to mapped bytes: another process may write them. Access is through raw pointers and
 //! atomics, and bytes are copied out before anything judges them.
 
-use crate::os::{Advice, MmapRaw, Os, write_all};
+use crate::os::{Advice, MmapRaw, Os, Watched, write_all};
 use crate::pool::Buffer;
 use parking_lot::RwLock;
 use std::io;
@@ -49,6 +49,8 @@ struct Reserved(AtomicU64);
 
 pub struct MappedFile {
     start: u64,
+    /// Before the map, so that it ends before it.
+    watched: Watched,
     map: MmapRaw,
     os: Arc<dyn Os>,
     entry_durable: AtomicBool,
@@ -68,7 +70,8 @@ impl MappedFile {
     /// `map` covers the whole file, whose first byte has the queue offset `start`.
     pub(crate) fn new(os: Arc<dyn Os>, start: u64, map: MmapRaw) -> MappedFile {
         let reserved = Reserved(AtomicU64::new(0));
-        MappedFile { start, map, os, entry_durable: AtomicBool::new(false), staged: None, reserved }
+        let watched = Watched::new(&map);
+        MappedFile { start, watched, map, os, entry_durable: AtomicBool::new(false), staged: None, reserved }
     }
 
     /// `map` is private memory that stands for the file `fd`.
@@ -112,6 +115,13 @@ impl MappedFile {
     /// away, past the size once the file is full.
     pub(crate) fn reserved(&self) -> &AtomicU64 {
         &self.reserved.0
+    }
+
+    /// Whether `[at, at + len)` is still the file itself. Asked after bytes were used: where the guard against SIGBUS has
+    /// put other pages, what was stored reaches no disk and what was loaded is no data.
+    #[inline]
+    pub(crate) fn is_intact(&self, at: u64, len: u64) -> bool {
+        self.watched.is_intact(at, len)
     }
 
     /// Whether the file's blocks and its directory entry have been synced.

@@ -104,6 +104,8 @@ pub struct Options {
     pub strict: bool,
     /// Opens a damaged queue with what can be kept.
     pub salvage: bool,
+    /// Allows a network file system.
+    pub network: bool,
 }
 
 const DEFAULT_FILE_BYTES: u64 = 64 << 20;

@@ -72,8 +72,9 @@ pub enum Which {
 const CLOSED: u32 = 1;
 const POISONED: u32 = 2;
 const READ_ONLY: u32 = 4;
-/// Beside POISONED: a panic is the reason.
+/// Beside POISONED, the reason where it is not a sync.
 const PANICKED: u32 = 8;
+const LOST_PAGE: u32 = 16;
 
 /// The writer asks for more pages each time it has used this much of what was readied for it.
 const ATTENTION_BYTES: u64 = PREFAULT_AHEAD_BYTES / 4;
@@ -320,9 +321,9 @@ impl Queue {
         if let Some(committer) = self.committer.lock().take() {
             let _ = committer.join(); // it has caught its panics
         }
-        let mut unclaimed = lease.allocation().withdraw(&self.files);
         self.end_claims();
         // From the last one back, and no further than the first failure: a process killed here leaves no gap.
+        let mut unclaimed = lease.allocation().withdraw(&self.files);
         unclaimed.sort_unstable_by_key(|file| Reverse(file.start()));
         let removed = unclaimed.iter().try_for_each(|file| self.files.directory.remove(file.start()));
         self.mark_clean().and(removed)
@@ -337,6 +338,19 @@ impl Queue {
     /// A call ended in a panic: what it had begun is never finished, and whoever waits for that waits in vain.
     pub fn poison_by_panic(&self) {
         self.poison_by(PANICKED);
+    }
+
+    /// Of a file's bytes that were just used. Where they are not the file's any more (see [`crate::os`]), the queue is
+    /// poisoned: what was stored there never reaches the disk.
+    #[inline]
+    pub(crate) fn check_intact(&self, file: &MappedFile, at: u64, len: u64) -> Result<()> {
+        if file.is_intact(at, len) { Ok(()) } else { Err(self.lost_page(&self.files.directory.name(file.start()))) }
+    }
+
+    #[cold]
+    fn lost_page(&self, name: &str) -> Error {
+        self.poison_by(LOST_PAGE);
+        lost_page(name)
     }
 
     fn poison_by(&self, reason: u32) {
@@ -508,16 +522,22 @@ impl Queue {
     pub(crate) fn publish_padding(&self, frame: Frame<'_>) {
         frame.fill_padding(self.now_ms());
         frame.publish();
+        // Nobody is told here; who appends behind it is.
+        let _ = self.check_intact(frame.file, frame.at, HEADER_BYTES);
     }
 
     /// RAW: moves `committed` to `end`. Only the writer whose turn it is may call it.
     #[inline]
-    pub(crate) fn commit_raw(&self, end: u64) {
+    pub(crate) fn commit_raw(&self, end: u64) -> Result<()> {
         // The page first: what a reader has seen as committed is committed after a kill, too.
         if let Some(tail) = &self.tail {
             tail.set_committed(end);
+            if !tail.file().is_intact(0, tail.file().size()) {
+                return Err(self.lost_page("the queue's tail file"));
+            }
         }
         self.positions.set_wrote(end);
+        Ok(())
     }
 
     /// How far the log can be read, as far as `until` needs to know.
@@ -543,7 +563,14 @@ impl Queue {
         if self.is_read_only() {
             return self.positions.wrote();
         }
-        words::advance_wrote(&self.files, &self.meta, &self.positions, until)
+        let wrote = words::advance_wrote(&self.files, &self.meta, &self.positions, until);
+        if wrote < until
+            && let Some(file) = self.files.table.find_ref(wrote)
+        {
+            // A lost page looks as if nothing were there yet.
+            let _ = self.check_intact(file, wrote - file.start(), 4);
+        }
+        wrote
     }
 
     /// The end of what writers have been given.
@@ -582,6 +609,12 @@ impl Queue {
     }
 }
 
+/// The guard against SIGBUS has replaced a page.
+#[cold]
+pub(crate) fn lost_page(name: &str) -> Error {
+    Error::new(Status::Io, format!("{name}: a page of it could not be had from the disk (SIGBUS)"))
+}
+
 /// The last step of a close, which a panic in the others must not keep from happening.
 struct Unlock<'d>(&'d Directory);
 
@@ -603,8 +636,9 @@ fn refusal(state: u32) -> Error {
     if state & CLOSED != 0 {
         Error::closed()
     } else if state & POISONED != 0 {
-        let what = match state & PANICKED {
+        let what = match state & (PANICKED | LOST_PAGE) {
             0 => "an earlier sync failed; close the queue and open it again",
+            LOST_PAGE => "a page of it was lost to a SIGBUS; close the queue and open it again",
             _ => "an earlier call ended in a panic; close the queue and open it again",
         };
         Error::new(Status::Poisoned, what)

@@ -4,6 +4,7 @@
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
+use crate::frame::Frame;
 use crate::mapped_file::MappedFile;
 use crate::options::Format;
 use crate::place::CommitWords;
@@ -53,13 +54,14 @@ impl Queue {
             let len = view.len.min(cap);
             // SAFETY: the caller vouches for `cap` bytes, and its memory is not the mapping.
             unsafe { view.file.read_to(offset - view.file.start(), buf, len) };
+            self.check_intact(&view.file, offset - view.file.start(), len as u64)?;
             return Ok(ReadOutcome::Copied { len, next: offset + len as u64 });
         }
         let found = self.find_record(None, offset)?;
         let frame = self.frame(&found.file, found.at, found.bytes);
         let len = frame.payload_bytes();
         if len > cap {
-            return frame.check().map(|_| ReadOutcome::TooSmall { len }).ok_or_else(|| no_record(frame.offset()));
+            return frame.check().map(|_| ReadOutcome::TooSmall { len }).ok_or_else(|| self.no_record(&frame));
         }
         // What is checked is the copy: the mapping may change between a check and a copy.
         let checked = frame.check_with(|checksum| {
@@ -71,7 +73,7 @@ impl Queue {
                 }
             }
         });
-        checked.map(|_| ReadOutcome::Copied { len, next: frame.end() }).ok_or_else(|| no_record(frame.offset()))
+        checked.map(|_| ReadOutcome::Copied { len, next: frame.end() }).ok_or_else(|| self.no_record(&frame))
     }
 
     /// The first record at or after `offset` (RAW: the bytes from there to the end of what is committed in its file),
@@ -88,7 +90,7 @@ impl Queue {
         }
         let found = self.find_record(likely, offset)?;
         let frame = self.frame(&found.file, found.at, found.bytes);
-        let time_ms = frame.check().ok_or_else(|| no_record(frame.offset()))?.time_ms as i64;
+        let time_ms = frame.check().ok_or_else(|| self.no_record(&frame))?.time_ms as i64;
         let (offset, end, len) = (frame.offset(), frame.end(), frame.payload_bytes());
         let ptr = frame.file.at_mut(frame.payload_at(), len).cast_const();
         Ok(View { ptr, len, offset, end, time_ms, file: found.file })
@@ -141,26 +143,37 @@ impl Queue {
             }
             let word = self.words(&file).load(at);
             let bytes = word & !CLAIMED;
+            let frame = self.frame(&file, at, bytes);
             if u64::from(bytes) < HEADER_BYTES || u64::from(bytes) > rest {
                 if self.files.table.cuts() != cuts {
                     continue; // it was there when it was found readable, and was cut
                 }
-                return Err(no_record(offset));
+                return Err(self.no_record(&frame));
             }
-            let frame = self.frame(&file, at, bytes);
             // A claimed word below `committed` is an unfinished claim that a read-only open passed over; what is durable
             // was whole, though. A writer has made padding of it, so there it is damage, or the middle of a record.
             let may_be_claimed = self.is_read_only() && offset >= self.positions.flushed();
             let passed_over = word & CLAIMED != 0 && may_be_claimed;
             match frame.header().kind {
                 _ if passed_over => {}
-                _ if word & CLAIMED != 0 => return Err(no_record(offset)),
+                _ if word & CLAIMED != 0 => return Err(self.no_record(&frame)),
                 Some(Kind::Data) => return Ok(Found { file, at, bytes }),
                 Some(Kind::Padding) if frame.check().is_some() => {}
-                _ => return Err(no_record(offset)),
+                _ => return Err(self.no_record(&frame)),
             }
             offset = frame.end();
         }
+    }
+
+    #[cold]
+    fn no_record(&self, frame: &Frame<'_>) -> Error {
+        // What does not check may be a page that was lost: zeros, and so no length either.
+        let bytes = u64::from(frame.bytes).clamp(HEADER_BYTES, frame.file.size() - frame.at);
+        if let Err(lost) = self.check_intact(frame.file, frame.at, bytes) {
+            return lost;
+        }
+        let message = format!("no record checks at offset {}: it is damaged, or none begins there", frame.offset());
+        Error::new(Status::Corrupt, message)
     }
 }
 
@@ -169,15 +182,12 @@ fn nothing_yet() -> Error {
     Error::new(Status::End, "nothing is committed at this offset yet")
 }
 
-#[cold]
-fn no_record(offset: u64) -> Error {
-    let message = format!("no record checks at offset {offset}: it is damaged, or none begins there");
-    Error::new(Status::Corrupt, message)
-}
-
 /// Reads forward, and keeps the file of its last record held.
 pub struct Reader {
     offset: u64,
+    /// Where its last record began.
+    shown: u64,
+    /// The file of that record.
     file: Option<Arc<MappedFile>>,
     /// How often the queue's end had moved back when the file was found: another may be in its place.
     cuts: u64,
@@ -186,7 +196,7 @@ pub struct Reader {
 impl Reader {
     /// The next record is the first at or after `offset`.
     pub fn open(queue: &Queue, offset: u64) -> Result<Reader> {
-        let mut reader = Reader { offset, file: None, cuts: 0 };
+        let mut reader = Reader { offset, shown: offset, file: None, cuts: 0 };
         reader.seek(queue, offset)?;
         Ok(reader)
     }
@@ -197,6 +207,9 @@ impl Reader {
     /// `cancelled`, once set and followed by [`Queue::wake_waiters`], ends the wait with `Closed`.
     pub fn next(&mut self, queue: &Queue, deadline: Deadline, cancelled: &AtomicBool) -> Result<View> {
         let offset = self.offset;
+        if let Some(file) = &self.file {
+            queue.check_intact(file, self.shown - file.start(), offset - self.shown)?; // the bytes shown last
+        }
         let look = || {
             queue.check_open()?;
             if cancelled.load(Ordering::Acquire) {
@@ -219,7 +232,7 @@ impl Reader {
         };
         let (view, cuts) = queue.moved.wait(deadline, look)?;
         self.cuts = cuts;
-        self.offset = view.end;
+        (self.shown, self.offset) = (view.offset, view.end);
         self.file = Some(view.file.clone());
         Ok(view)
     }
@@ -235,7 +248,7 @@ impl Reader {
             Err(error) if error.status() == Status::End => {}
             answer => answer?,
         }
-        self.offset = offset;
+        *self = Reader { offset, shown: offset, file: None, cuts: 0 };
         Ok(())
     }
 }

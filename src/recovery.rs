@@ -18,7 +18,7 @@ use crate::meta::Meta;
 use crate::options::{Format, MOST_OFFSET, Mode, Options};
 use crate::os::{Os, prepare_barriers, read_all};
 use crate::pool::Pool;
-use crate::queue::{OpenQueue, Queue, Recovered};
+use crate::queue::{OpenQueue, Queue, Recovered, lost_page};
 use crate::record::{ALIGNMENT, HEADER_BYTES, step};
 use crate::scan::{End, Scan, Stretch};
 use crate::walk::{last_byte, units_end};
@@ -223,14 +223,16 @@ fn open_existing(
         salvage: options.salvage,
     };
     let verifies = meta.format == Format::Record || same_page_cache || options.walk.is_some();
-    let mut end = match (meta.format, &options.walk) {
+    let end = match (meta.format, &options.walk) {
         // Whoever asks to salvage has seen damage: then nothing is taken for granted.
-        (Format::Record, _) if !checkpoint.clean || options.salvage => scan.find_end()?,
-        _ if checkpoint.clean => End::at(durable, false),
-        _ if same_page_cache => End::at(tail.map_or(0, |(_, committed)| committed), true),
-        (_, Some(walk)) => End::at(units_end(&files, meta.filler, walk, durable), true),
-        _ => End::at(last_byte(&files, durable), true),
+        (Format::Record, _) if !checkpoint.clean || options.salvage => scan.find_end(),
+        _ if checkpoint.clean => Ok(End::at(durable, false)),
+        _ if same_page_cache => Ok(End::at(tail.map_or(0, |(_, committed)| committed), true)),
+        (_, Some(walk)) => Ok(End::at(units_end(&files, meta.filler, walk, durable), true)),
+        _ => Ok(End::at(last_byte(&files, durable), true)),
     };
+    check_intact(&directory, &files)?; // the zeros of a lost page are neither an end nor damage
+    let mut end = end?;
     let reaches_to = files.back().map_or(first, |last| last.end());
     if options.salvage {
         end.offset = end.offset.min(reaches_to);
@@ -277,6 +279,7 @@ fn open_existing(
         directory.remove(file.start())?;
     }
     settle(&directory, &meta, &files, durable, &end)?;
+    check_intact(&directory, &files)?;
     // Whoever crashes from here on leaves a queue that is not clean.
     let tail = Some(directory.begin_tail(place, end.offset)?);
     // In both slots: were the newer one damaged later, a clean mark in the older one would hide all that is appended from
@@ -325,6 +328,14 @@ fn report(directory: &Directory, recovery: &Recovery, file_bytes: u64, options: 
         log::write(Level::Warn, format_args!("{message}"));
     }
     Ok(())
+}
+
+/// What was read so far was read from the files themselves; see `Queue::check_intact`.
+fn check_intact(directory: &Directory, files: &VecDeque<Arc<MappedFile>>) -> Result<()> {
+    match files.iter().find(|file| !file.is_intact(0, file.size())) {
+        Some(file) => Err(lost_page(&directory.name(file.start()))),
+        None => Ok(()),
+    }
 }
 
 /// Takes out the files that lie behind the end. The first file stays even if it is empty.

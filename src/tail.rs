@@ -52,6 +52,12 @@ impl Tail {
     pub fn set_committed(&self, offset: u64) {
         self.0.long_word(Self::COMMITTED_AT).store(offset.to_le(), Ordering::Release);
     }
+
+    /// The page, to ask whether it is still the file's.
+    #[inline]
+    pub fn file(&self) -> &MappedFile {
+        &self.0
+    }
 }
 
 /// STAGED: the same page as a file, as no store goes through a mapping there.

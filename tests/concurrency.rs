@@ -284,6 +284,20 @@ fn claims_open_at_close_become_padding_and_their_memory_stays() {
 }
 
 #[test]
+fn a_claim_that_the_host_ends_twice_while_its_queue_closes_hides_nothing_behind_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = engine::open(directory.path(), &engine::record());
+    let claim = queue.claim(100).unwrap();
+    queue.append(b"behind").unwrap();
+    queue.begin_close();
+    mfq::release_orphan(claim.id);
+    mfq::release_orphan(claim.id);
+    queue.finish_close().unwrap();
+    drop(queue);
+    assert_eq!(engine::read_all(&engine::open(directory.path(), &engine::record())), [b"behind"]);
+}
+
+#[test]
 fn a_raw_claim_open_at_close_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let queue = handles::Queue::open(directory.path(), &RAW).unwrap();

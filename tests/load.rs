@@ -154,6 +154,31 @@ fn what_is_neither_file_nor_directory_is_corrupt_and_not_followed() {
 }
 
 #[test]
+fn a_private_file_that_is_something_else_is_refused_and_not_followed() {
+    let _alone = alone();
+    let elsewhere = scratch();
+    for private in ["meta", "checkpoint", "tail", "lock"] {
+        for kind in ["link", "fifo", "directory"] {
+            let dir = closed_queue(&record(), 1);
+            let path = dir.path().join(".mfq").join(private);
+            let target = elsewhere.path().join(format!("{private} {kind}"));
+            fs::rename(&path, &target).unwrap();
+            let before = fs::read(&target).unwrap();
+            let at = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+            match kind {
+                "link" => os::unix::fs::symlink(&target, &path).unwrap(),
+                // SAFETY: a NUL-terminated string.
+                "fifo" => assert_eq!(unsafe { libc::mkfifo(at.as_ptr(), 0o600) }, 0),
+                _ => fs::create_dir(&path).unwrap(),
+            }
+            let error = refused(dir.path(), &record());
+            assert!(error.message().contains(path.to_str().unwrap()), "{private} is a {kind}: {error}");
+            assert_eq!(fs::read(&target).unwrap(), before, "{private} is a {kind}");
+        }
+    }
+}
+
+#[test]
 fn a_gap_names_the_files_on_both_sides() {
     let _alone = alone();
     for options in [record(), raw(Filler::Zero)] {
@@ -397,7 +422,7 @@ fn permissions_are_what_the_host_chose_whatever_the_umask() {
     use std::os::unix::fs::PermissionsExt;
     let _alone = alone();
     for (permissions, files) in [(0, 0o600), (0o600, 0o600), (0o640, 0o640), (0o666, 0o666)] {
-        for umask in [0o077, 0o177] {
+        for umask in [0, 0o077, 0o177, 0o777] {
             let dir = scratch();
             let path = dir.path().join("queue");
             // SAFETY: takes and gives integers. The other tests of this process wait for this one.

@@ -5,7 +5,7 @@ mod support;
 use std::process::Command;
 
 /// In the order of the alphabet.
-const EXPORTED: [&str; 36] = [
+const EXPORTED: [&str; 37] = [
     "mfq_abi_version",
     "mfq_abort",
     "mfq_append",
@@ -21,6 +21,7 @@ const EXPORTED: [&str; 36] = [
     "mfq_flush",
     "mfq_flush_start",
     "mfq_get_last",
+    "mfq_install_sigbus_guard",
     "mfq_last_errno",
     "mfq_last_error",
     "mfq_offsets",

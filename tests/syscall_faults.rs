@@ -34,6 +34,8 @@ fn errnos(call: Call) -> &'static [i32] {
         Call::List => &[EMFILE, ENFILE, ENOMEM, EIO, EACCES],
         Call::Rename => &[EACCES, EBUSY, EDQUOT, EINVAL, EIO, EMLINK, ENOMEM, ENOSPC, EPERM, EROFS],
         Call::Unlink => &[EACCES, EBUSY, EIO, ENOMEM, EPERM, EROFS],
+        Call::FileSystem => &[EACCES, EINTR, EIO, ENOMEM, ENOSYS, EOVERFLOW],
+        Call::WriteInPlace => &[ENOTTY, EOPNOTSUPP, EPERM, EIO],
         Call::Lock => &[EAGAIN, EACCES, EINTR, ENOLCK, EIO],
         Call::Allocate => &[ENOSPC, EDQUOT, EFBIG, EINTR, EIO, ENODEV, ENOSYS, EOPNOTSUPP, EPERM, EROFS],
         Call::ReadAt => &[EIO, EINTR, EAGAIN, EISDIR, EOVERFLOW],
@@ -47,7 +49,7 @@ fn errnos(call: Call) -> &'static [i32] {
         Call::Device => &[EIO, ENOMEM, EOVERFLOW],
         Call::Random => &[EAGAIN, EINTR, ENOSYS],
         Call::LockMemory => &[ENOMEM, EPERM, EAGAIN],
-        Call::Clock => &[],
+        Call::Clock => &[], // cannot fail
     }
 }
 

@@ -15,7 +15,7 @@ use crate::error::{Error, Status};
 /// The largest one is the file size less 16 in RECORD, the file size in RAW, that less 8 with MFQ_FILLER_ROCKETMQ.
 ///
 /// Errors: INVALID, CLOSED, TOO_LARGE, TIMEOUT (no file within append_timeout_ms, or at once under MFQ_OPEN_NO_WAIT),
-/// NO_SPACE, NO_MEMORY, IO (the next file could not be created), UNSUPPORTED (the file system cannot reserve blocks), BUSY
+/// NO_SPACE, NO_MEMORY, IO (the next file could not be created; or, under mfq_install_sigbus_guard, a page was lost), BUSY
 /// (RAW: a claim is open; MFQ_OPEN_POOL_FAIL_FAST: no buffer is free), READ_ONLY, POISONED. After any of them nothing was
 /// appended. Under MFQ_FLUSH_EVERY_APPEND also NOT_DURABLE: the record is appended and `at` is written, but its sync
 /// failed (the queue is poisoned), or was not done within append_timeout_ms (it may still come: mfq_wait tells), or the
@@ -130,12 +130,13 @@ pub unsafe extern "C" fn mfq_claim(queue: *mut mfq_queue_t, len: usize, claim: *
 /// Under MFQ_FLUSH_EVERY_APPEND it returns after the record is durable, as mfq_append does.
 ///
 /// Errors: INVALID (`len` more than claimed, or a rest that cannot be padding: the claim is still open), CLOSED (it was
-/// committed or aborted before, or the queue is closed: it is no record), NOT_DURABLE (it is a record; as mfq_append), and in
-/// RAW as mfq_append. The memory must not be touched any more after MFQ_OK, CLOSED and NOT_DURABLE.
+/// committed or aborted before, or the queue is closed: it is no record), IO (under mfq_install_sigbus_guard: a page of it
+/// was lost: it is no record), NOT_DURABLE (it is a record; as mfq_append), and in RAW as mfq_append. The memory must not be
+/// touched any more after MFQ_OK, CLOSED, IO and NOT_DURABLE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_commit(claim: *mut mfq_claim_t, len: usize, at: *mut mfq_span_t) -> mfq_status_t {
     guard(claim, || {
-        decode::outside_callback()?;
+        decode::admitted()?;
         // SAFETY: the host says that `claim` is one that mfq_claim wrote, and `at` is NULL or its own; both are checked.
         let ([handle, id], at) =
             unsafe { (decode::claim(claim, "mfq_commit: claim")?, decode::span(at, "mfq_commit: at")?) };
@@ -156,7 +157,7 @@ pub unsafe extern "C" fn mfq_commit(claim: *mut mfq_claim_t, len: usize, at: *mu
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_abort(claim: *mut mfq_claim_t) -> mfq_status_t {
     guard(claim, || {
-        decode::outside_callback()?;
+        decode::admitted()?;
         // SAFETY: the host says that `claim` is one that mfq_claim wrote; checked for NULL and alignment.
         let [handle, id] = unsafe { decode::claim(claim, "mfq_abort: claim")? };
         let queue =

@@ -44,7 +44,7 @@ pub const MFQ_E_POISONED: i32 = -17;
 /// A fault inside the library, caught before it reached the host. The queue of the call is poisoned: what can be read still
 /// can, and who waits for more comes out with MFQ_E_POISONED. Please report it with the text of mfq_last_error.
 pub const MFQ_E_PANIC: i32 = -18;
-/// Reserved: the call was made in a forked child.
+/// The call was made in a forked child of the process that opened queues. Nothing was done, and the parent is not disturbed.
 pub const MFQ_E_FORKED: i32 = -19;
 /// The call was made from inside a callback.
 pub const MFQ_E_REENTRANT: i32 = -20;
@@ -116,6 +116,9 @@ pub const MFQ_OPEN_LOCK_POOL: u32 = 64;
 /// for a commit, which frees those of full files. Otherwise it asks and waits, at most append_timeout_ms. In MFQ_MMAP it is
 /// MFQ_E_INVALID.
 pub const MFQ_OPEN_POOL_FAIL_FAST: u32 = 128;
+/// flags: allow a network file system, which is MFQ_E_UNSUPPORTED without it: a mapping does not see what another machine
+/// writes, a lock may not keep it out, and a server that is gone raises SIGBUS.
+pub const MFQ_OPEN_NETWORK: u32 = 256;
 
 /// ---- OTHER NUMBERS ---------------------------------------------------------------------------------
 ///

@@ -2,7 +2,7 @@
 
 use super::types::*;
 use crate::error::{Error, Result, Status};
-use crate::log;
+use crate::{log, os};
 use std::ffi::{CStr, OsStr, c_char, c_void};
 use std::marker::PhantomData;
 use std::mem::size_of;
@@ -27,10 +27,19 @@ pub fn expect_callbacks() {
     CALLBACK_SET.store(true, Ordering::Relaxed);
 }
 
+/// Whether a call may come in: not in a forked child, where it must not touch a lock, and not from the log callback.
 #[inline]
-pub fn outside_callback() -> Result<()> {
+pub fn admitted() -> Result<()> {
+    if os::in_forked_child() {
+        return Err(forked());
+    }
     // Relaxed: a thread inside a callback has seen the function, which came to the library after the flag was set.
     if CALLBACK_SET.load(Ordering::Relaxed) { not_in_callback() } else { Ok(()) }
+}
+
+#[cold]
+fn forked() -> Error {
+    Error::new(Status::Forked, "the library was called in a forked child of the process that uses it")
 }
 
 /// Apart, so that the address of the thread-local is not looked up where it is not needed.

@@ -18,7 +18,7 @@ pub static QUEUES: Table<OpenQueue, 1, 0> = Table::new();
 // A cell of their own: a call on a file or a reader uses the queue as well.
 pub static FILES: Table<HeldFile, 2, 1> = Table::new();
 pub static READERS: Table<Box<OpenReader>, 3, 1> = Table::new();
-pub static VIEWS: Table<Arc<MappedFile>, 4, NO_CELL> = Table::new();
+pub static VIEWS: Table<HeldView, 4, NO_CELL> = Table::new();
 
 pub struct HeldFile {
     /// A handle, not a reference: a held file does not keep its queue open.
@@ -26,6 +26,15 @@ pub struct HeldFile {
     pub file: Arc<MappedFile>,
     /// Of the queue, which may be closed by now.
     pub positions: Arc<Positions>,
+}
+
+/// `len` bytes from `at` of a file.
+pub struct HeldView {
+    /// As in `HeldFile`.
+    pub queue: u64,
+    pub file: Arc<MappedFile>,
+    pub at: u64,
+    pub len: u64,
 }
 
 pub struct OpenReader {
@@ -44,17 +53,17 @@ impl OpenReader {
 
 #[inline]
 pub fn queue(handle: *mut mfq_queue_t, what: &'static str) -> Result<Pinned<OpenQueue>> {
-    decode::outside_callback()?;
+    decode::admitted()?;
     QUEUES.pin(number(handle), what)
 }
 
 pub fn file(handle: *mut mfq_file_t, what: &'static str) -> Result<Pinned<HeldFile>> {
-    decode::outside_callback()?;
+    decode::admitted()?;
     FILES.pin(number(handle), what)
 }
 
 pub fn reader(handle: *mut mfq_reader_t, what: &'static str) -> Result<Pinned<Box<OpenReader>>> {
-    decode::outside_callback()?;
+    decode::admitted()?;
     READERS.pin(number(handle), what)
 }
 

@@ -5,6 +5,7 @@ use super::types::*;
 use super::{decode, guard, last_error};
 use crate::error::{Error, Result, Status};
 use crate::log::{self, Level};
+use crate::os;
 use std::ffi::{CStr, c_char, c_void};
 
 /// ---- THE LIBRARY -----------------------------------------------------------------------------------
@@ -95,7 +96,7 @@ pub unsafe extern "C" fn mfq_last_errno() -> i32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_set_log(log: mfq_log_fn_t, context: *mut c_void, level: i32) -> mfq_status_t {
     guard((), || {
-        decode::outside_callback()?;
+        decode::admitted()?;
         match (decode_level(level)?, log) {
             (Some(most), Some(log)) => {
                 decode::expect_callbacks();
@@ -104,6 +105,26 @@ pub unsafe extern "C" fn mfq_set_log(log: mfq_log_fn_t, context: *mut c_void, le
             _ => log::set_sink(None, Level::Error),
         }
         Ok(())
+    })
+}
+
+/// Installs a handler for SIGBUS, which the kernel raises when a mapped file is touched where the device fails, or where
+/// somebody has cut the file off. In a mapping of the library it puts a page of zeros in the place of the one that is lost,
+/// so that the thread goes on; the call in which that happened, or mfq_view_release and mfq_commit of the memory in which
+/// it did, answer MFQ_E_IO, and the queue is poisoned: nothing is published or called durable that was stored there. What
+/// lies in other pages is still read. Memory of a mfq_file_t is watched as well, but nobody tells.
+///
+/// Every other SIGBUS goes to what was installed before, as if this were not there: a handler with its mask, or the death of
+/// the process. A handler that the host installs later has to pass on what it does not know, by what sigaction gave it.
+///
+/// For the whole process and for ever; calling it again changes nothing. Works for queues that are open already.
+///
+/// Errors: IO (sigaction failed).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mfq_install_sigbus_guard() -> mfq_status_t {
+    guard((), || {
+        decode::admitted()?;
+        os::install_sigbus_guard().map_err(|cause| Error::system("mfq_install_sigbus_guard: sigaction", cause))
     })
 }
 

@@ -73,7 +73,8 @@ fn core_options(options: &mfq_options_t) -> Result<Options> {
         | MFQ_OPEN_STRICT
         | MFQ_OPEN_SALVAGE
         | MFQ_OPEN_LOCK_POOL
-        | MFQ_OPEN_POOL_FAIL_FAST;
+        | MFQ_OPEN_POOL_FAIL_FAST
+        | MFQ_OPEN_NETWORK;
     let flags = options.flags;
     if flags & !KNOWN != 0 {
         return Err(invalid("mfq_open: options:", format_args!("flags has the unknown bits {:#x}", flags & !KNOWN)));
@@ -102,6 +103,7 @@ fn core_options(options: &mfq_options_t) -> Result<Options> {
         adopt: has(MFQ_OPEN_ADOPT),
         strict: has(MFQ_OPEN_STRICT),
         salvage: has(MFQ_OPEN_SALVAGE),
+        network: has(MFQ_OPEN_NETWORK),
     })
 }
 

@@ -25,7 +25,8 @@ use std::sync::Arc;
 /// Errors: INVALID (an argument or option; `path` is a file; its last component is a symbolic link; the queue has another
 /// file size, format or filler), NOT_FOUND (a parent, or the queue under MFQ_OPEN_EXISTING or MFQ_OPEN_READ_ONLY), LOCKED
 /// (open already, here or in another process), CORRUPT (a file in it does not belong there, is missing or damaged),
-/// or MFQ_OPEN_STRICT has found something, VERSION, UNSUPPORTED, NO_SPACE, NO_MEMORY, IO. After NO_SPACE, NO_MEMORY and IO there may be the beginnings of a new
+/// or MFQ_OPEN_STRICT has found something), VERSION, UNSUPPORTED (a network file system without MFQ_OPEN_NETWORK), NO_SPACE,
+/// NO_MEMORY, IO. After NO_SPACE, NO_MEMORY and IO there may be the beginnings of a new
 /// queue, which the next open takes up, or a part of the recovery is done, which the next open repeats; after the others
 /// nothing on disk has been changed.
 ///
@@ -39,7 +40,7 @@ pub unsafe extern "C" fn mfq_open(
     queue: *mut *mut mfq_queue_t,
 ) -> mfq_status_t {
     guard((), || {
-        decode::outside_callback()?;
+        decode::admitted()?;
         // SAFETY: the host says what the pointers lead to; they are checked for NULL and alignment there.
         let (path, options, queue) = unsafe {
             (
@@ -48,6 +49,7 @@ pub unsafe extern "C" fn mfq_open(
                 decode::output(queue, "mfq_open: queue")?,
             )
         };
+        os::prepare_for_forks().map_err(|cause| Error::system("mfq_open: preparing for forks", cause))?;
         let vacant = QUEUES.reserve()?;
         let opened = Queue::open(os::native(), path, &options)?;
         queue.write(handles::pointer(vacant.fill(opened)));
@@ -68,7 +70,7 @@ pub unsafe extern "C" fn mfq_open(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_close(queue: *mut mfq_queue_t) -> mfq_status_t {
     guard(queue, || {
-        decode::outside_callback()?;
+        decode::admitted()?;
         let queue = QUEUES.close(handles::number(queue), "mfq_close: queue", |queue| queue.begin_close())?;
         queue.finish_close()
     })
@@ -79,7 +81,7 @@ pub unsafe extern "C" fn mfq_close(queue: *mut mfq_queue_t) -> mfq_status_t {
 /// full or not. A queue without files begins at start_offset, rounded down to the file size.
 ///
 /// Errors: INVALID, CLOSED, TIMEOUT (a later call goes on waiting for the same file), READ_ONLY (there is no file yet), BUSY
-/// (MFQ_OPEN_POOL_FAIL_FAST: no buffer is free), POISONED, NO_SPACE, UNSUPPORTED (the file system cannot reserve blocks), NO_MEMORY, IO.
+/// (MFQ_OPEN_POOL_FAIL_FAST: no buffer is free), POISONED, NO_SPACE, NO_MEMORY, IO.
 ///
 /// Ownership: the host ends the hold with mfq_file_release, also after mfq_close.
 #[unsafe(no_mangle)]
@@ -145,7 +147,7 @@ pub unsafe extern "C" fn mfq_file_info(file: *mut mfq_file_t, info: *mut mfq_fil
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_file_release(file: *mut mfq_file_t) -> mfq_status_t {
     guard(file, || {
-        decode::outside_callback()?;
+        decode::admitted()?;
         FILES.close(handles::number(file), "mfq_file_release: file", |_| ())?;
         Ok(())
     })

@@ -1,10 +1,12 @@
 //! Reading: a copy, a view, a reader that goes forward.
 
-use super::handles::{self, OpenReader, QUEUES, READERS, VIEWS};
+use super::handles::{self, HeldView, OpenReader, QUEUES, READERS, VIEWS};
 use super::types::*;
 use super::{decode, encode, guard};
 use crate::deadline::Deadline;
+use crate::directory::file_name;
 use crate::error::{Error, Status};
+use crate::queue::lost_page;
 use crate::reader::ReadOutcome;
 use crate::reader::Reader;
 use parking_lot::Mutex;
@@ -21,7 +23,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// bytes like others, `*next` is offset + *len, and `cap` 0 is INVALID.
 ///
 /// Errors: INVALID (RECORD: `offset` is not a multiple of 8), CLOSED, END (`offset` is at or beyond committed), NOT_FOUND
-/// (before the first offset kept), CORRUPT (damaged, or `offset` is not the start of a record), TOO_LARGE. After CORRUPT the bytes of `buf` are undefined.
+/// (before the first offset kept), CORRUPT (damaged, or `offset` is not the start of a record), TOO_LARGE, IO (under
+/// mfq_install_sigbus_guard). After CORRUPT and IO the bytes of `buf` are undefined.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_read(
     queue: *mut mfq_queue_t,
@@ -67,12 +70,15 @@ pub unsafe extern "C" fn mfq_read(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_view(queue: *mut mfq_queue_t, offset: u64, view: *mut mfq_view_t) -> mfq_status_t {
     guard(queue, || {
+        let handle = handles::number(queue);
         let queue = handles::queue(queue, "mfq_view: queue")?;
         // SAFETY: the host says that `view` is its own; checked for NULL and alignment.
         let out = unsafe { decode::output(view, "mfq_view: view")? };
         let view = queue.view(offset)?;
         let encoded = encode::view(&view);
-        let token = [VIEWS.insert(view.file)?, 0];
+        let at = view.ptr.addr() - view.file.base().addr();
+        let held = HeldView { queue: handle, file: view.file, at: at as u64, len: view.len as u64 };
+        let token = [VIEWS.insert(held)?, 0];
         out.write(mfq_view_t { token, ..encoded });
         Ok(())
     })
@@ -80,15 +86,20 @@ pub unsafe extern "C" fn mfq_view(queue: *mut mfq_queue_t, offset: u64, view: *m
 
 /// Ends a view that mfq_view gave; its bytes must not be read any more. From any thread.
 ///
-/// Errors: INVALID (a view of mfq_reader_next, which is not released, too), CLOSED (released before).
+/// Errors: INVALID (a view of mfq_reader_next, which is not released, too), CLOSED (released before), IO (under
+/// mfq_install_sigbus_guard: a page of it was lost, and some of its bytes may have been read as zeros; it is released).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_view_release(view: *mut mfq_view_t) -> mfq_status_t {
     guard((), || {
-        decode::outside_callback()?;
+        decode::admitted()?;
         // SAFETY: the host says that `view` is one that mfq_view wrote; checked for NULL and alignment.
         let handle = unsafe { decode::view(view, "mfq_view_release: view")? };
-        VIEWS.take(handle, "mfq_view_release: view")?;
-        Ok(())
+        let HeldView { queue, file, at, len } = VIEWS.take(handle, "mfq_view_release: view")?;
+        match QUEUES.pin(queue, "mfq_view_release: the queue of the view") {
+            Ok(queue) => queue.check_intact(&file, at, len),
+            Err(_) if file.is_intact(at, len) => Ok(()),
+            Err(_) => Err(lost_page(&file_name(file.start()))),
+        }
     })
 }
 
@@ -122,7 +133,8 @@ pub unsafe extern "C" fn mfq_reader_open(
 ///
 /// Errors: INVALID, CLOSED (the reader or its queue is or was closed), END (none yet, and timeout_ms is 0), TIMEOUT (none
 /// yet after timeout_ms), BUSY (another thread is inside a call on this reader), NOT_FOUND, CORRUPT, POISONED (none yet,
-/// and none may ever come). The position is then as before.
+/// and none may ever come), IO (under mfq_install_sigbus_guard: this record or the one before lies in a page that is lost).
+/// The position is then as before.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_reader_next(
     reader: *mut mfq_reader_t,
@@ -161,7 +173,7 @@ pub unsafe extern "C" fn mfq_reader_seek(reader: *mut mfq_reader_t, offset: u64)
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_reader_close(reader: *mut mfq_reader_t) -> mfq_status_t {
     guard(reader, || {
-        decode::outside_callback()?;
+        decode::admitted()?;
         READERS.close(handles::number(reader), "mfq_reader_close: reader", |reader| {
             reader.cancelled.store(true, Ordering::Release);
             // A queue that is closed has woken everybody by itself.

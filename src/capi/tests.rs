@@ -112,6 +112,7 @@ impl Host {
             true mfq_truncate_after(queue, 0);
             true mfq_truncate_before(queue, 0);
             true mfq_stats(queue, out());
+            false mfq_install_sigbus_guard();
             false mfq_set_log(None, ptr::null_mut(), 0);
             true mfq_close(queue);
         }
@@ -198,6 +199,55 @@ fn a_panic_in_any_function_poisons_the_queue_and_wakes_whoever_waits() {
             mfq_reader_close(host.reader);
             mfq_reader_close(reader as *mut _);
         }
+    }
+}
+
+/// Without the C library, and so without its handlers.
+fn raw_fork() -> libc::pid_t {
+    // SAFETY: as fork(2): no flag but the signal, no stack of its own, nothing else is looked at.
+    unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) as libc::pid_t }
+}
+
+#[test]
+fn every_function_refuses_a_forked_child_and_the_parent_goes_on() {
+    let mut host = Host::new();
+    let (queue, stop) = (host.queue as usize, std::sync::atomic::AtomicBool::new(false));
+    thread::scope(|scope| {
+        let append = || {
+            let mut appended = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) || appended == 0 {
+                let status = unsafe { mfq_append(queue as *mut _, c"x".as_ptr().cast(), 1, ptr::null_mut()) };
+                assert_eq!(status, MFQ_OK, "{}", last_error());
+                appended += 1;
+            }
+            appended
+        };
+        let appending: Vec<_> = (0..4).map(|_| scope.spawn(append)).collect();
+        let fork = || unsafe { libc::fork() };
+        for round in 0..20 {
+            let mut functions = host.functions();
+            let child = if round % 2 == 0 { fork() } else { raw_fork() };
+            if child == 0 {
+                // No more than a number comes out of it: the harness belongs to the parent.
+                let wrong = functions.iter_mut().position(|(_, _, call)| call() != MFQ_E_FORKED);
+                let said = last_error().contains("forked child");
+                unsafe { libc::_exit(wrong.map_or(if said { 0 } else { 100 }, |index| index as i32 + 1)) };
+            }
+            let mut status = 0;
+            unsafe { assert_eq!(libc::waitpid(child, &mut status, 0), child) };
+            let code = libc::WEXITSTATUS(status);
+            let name = functions.get(code.wrapping_sub(1) as usize).map(|(name, ..)| *name);
+            assert_eq!((libc::WIFEXITED(status), code), (true, 0), "round {round}: {name:?}");
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(appending.into_iter().all(|thread| thread.join().unwrap() > 0));
+    });
+    unsafe {
+        reads_its_record(host.queue);
+        assert_eq!(mfq_abort(&mut host.claim), MFQ_OK);
+        assert_eq!(mfq_view_release(&mut host.view), MFQ_OK);
+        assert_eq!(mfq_flush(host.queue, u64::MAX, -1), MFQ_OK);
+        assert_eq!(mfq_close(host.queue), MFQ_OK);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The boundary's test side: passes every call on, but makes chosen ones fail, panic or hang.
 
-use super::{Advice, Lock, MmapRaw, Open, Os, Stat};
+use super::{Advice, FileSystem, Lock, MmapRaw, Open, Os, Stat};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -18,6 +18,8 @@ pub enum Call {
     List,
     Rename,
     Unlink,
+    FileSystem,
+    WriteInPlace,
     Lock,
     Allocate,
     ReadAt,
@@ -39,14 +41,16 @@ pub enum Call {
 }
 
 impl Call {
-    /// Those that can fail.
-    pub const ALL: [Call; 22] = [
+    /// All that can fail.
+    pub const ALL: [Call; 24] = [
         Call::Open,
         Call::MakeDirectory,
         Call::Stat,
         Call::List,
         Call::Rename,
         Call::Unlink,
+        Call::FileSystem,
+        Call::WriteInPlace,
         Call::Lock,
         Call::Allocate,
         Call::ReadAt,
@@ -94,12 +98,14 @@ pub struct FaultyOs {
     changed: Condvar,
     boot_id: Mutex<Option<[u8; 16]>>,
     device: Mutex<Option<u64>>,
+    file_system: Mutex<Option<FileSystem>>,
 }
 
 impl FaultyOs {
     pub fn new(inner: Arc<dyn Os>) -> Arc<FaultyOs> {
         let (plan, changed) = (Mutex::default(), Condvar::new());
-        Arc::new(FaultyOs { inner, plan, changed, boot_id: Mutex::new(None), device: Mutex::new(None) })
+        let (boot_id, device, file_system) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Arc::new(FaultyOs { inner, plan, changed, boot_id, device, file_system })
     }
 
     /// The `nth` call of this kind from now on fails (1 is the next), and no other.
@@ -159,6 +165,11 @@ impl FaultyOs {
     /// What `device` answers from now on.
     pub fn set_device(&self, number: u64) {
         *self.device.lock() = Some(number);
+    }
+
+    /// What `file_system` answers from now on.
+    pub fn set_file_system(&self, file_system: FileSystem) {
+        *self.file_system.lock() = Some(file_system);
     }
 
     fn enter(&self, call: Call) -> io::Result<()> {
@@ -229,6 +240,19 @@ impl Os for FaultyOs {
     fn unlink(&self, dir: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
         self.enter(Call::Unlink)?;
         self.inner.unlink(dir, path)
+    }
+
+    fn file_system(&self, fd: BorrowedFd<'_>) -> io::Result<FileSystem> {
+        self.enter(Call::FileSystem)?;
+        match *self.file_system.lock() {
+            Some(file_system) => Ok(file_system),
+            None => self.inner.file_system(fd),
+        }
+    }
+
+    fn write_in_place(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.enter(Call::WriteInPlace)?;
+        self.inner.write_in_place(fd)
     }
 
     fn lock(&self, fd: BorrowedFd<'_>, how: Lock) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! The boundary's real side.
 
-use super::{Advice, Kind, Lock, MmapRaw, Open, Os, Stat};
+use super::{Advice, FileSystem, Kind, Lock, MmapRaw, Open, Os, Stat};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::io;
@@ -27,6 +27,20 @@ fn raw(dir: Option<BorrowedFd<'_>>) -> RawFd {
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// What somebody planted in the place of a file: a FIFO can be locked, a device written to.
+fn regular(fd: &OwnedFd) -> io::Result<()> {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: `stat` has the size the call fills when it succeeds.
+    let stat = unsafe {
+        check(libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()))?;
+        stat.assume_init()
+    };
+    match stat.st_mode & libc::S_IFMT {
+        libc::S_IFREG => Ok(()),
+        _ => Err(io::Error::other("is not a regular file")),
+    }
 }
 
 /// Past RLIMIT_FSIZE the system raises SIGXFSZ in the calling thread, which may be the host's: an error comes first.
@@ -61,6 +75,9 @@ impl Os for Linux {
             let fd = check(libc::openat(raw(dir), name.as_ptr(), flags, permissions.unwrap_or(0)))?;
             OwnedFd::from_raw_fd(fd)
         };
+        if how != Open::Directory {
+            regular(&fd)?;
+        }
         if let Some(mode) = permissions {
             // The umask has cut the mode given to open(2); the option says what it is to be.
             // SAFETY: takes integers only.
@@ -137,6 +154,43 @@ impl Os for Linux {
         let name = c_path(path)?;
         // SAFETY: `name` is a NUL-terminated string that outlives the call.
         check(unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), 0) })?;
+        Ok(())
+    }
+
+    fn file_system(&self, fd: BorrowedFd<'_>) -> io::Result<FileSystem> {
+        let mut about = MaybeUninit::<libc::statfs>::uninit();
+        // SAFETY: `about` has the size the call fills when it succeeds.
+        let about = unsafe {
+            check(libc::fstatfs(fd.as_raw_fd(), about.as_mut_ptr()))?;
+            about.assume_init()
+        };
+        // statfs(2) and linux/magic.h; AFS, Ceph, Lustre, ZFS and bcachefs from their own sources. FUSE may be anything,
+        // and XFS does not tell whether it shares blocks.
+        Ok(match about.f_type as u32 {
+            0x6969 => FileSystem::Network("NFS"),
+            0x517B | 0xFF53_4D42 | 0xFE53_4D42 => FileSystem::Network("SMB"),
+            0x0102_1997 => FileSystem::Network("9p"),
+            0x5346_414F | 0x6B41_4653 => FileSystem::Network("AFS"),
+            0x00C3_6400 => FileSystem::Network("Ceph"),
+            0x0BD0_0BD0 => FileSystem::Network("Lustre"),
+            0x7375_7245 => FileSystem::Network("Coda"),
+            0x564C => FileSystem::Network("NCP"),
+            0x9123_683E => FileSystem::CopyOnWrite("btrfs"),
+            0x2FC1_2FC1 => FileSystem::CopyOnWrite("ZFS"),
+            0xCA45_1A4E => FileSystem::CopyOnWrite("bcachefs"),
+            _ => FileSystem::Local,
+        })
+    }
+
+    fn write_in_place(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        const FS_NOCOW_FL: libc::c_int = 0x0080_0000;
+        let mut flags: libc::c_int = 0;
+        // SAFETY: both calls are given an int, which is what they take whatever their numbers say (ioctl_iflags(2)).
+        unsafe {
+            check(libc::ioctl(fd.as_raw_fd(), libc::FS_IOC_GETFLAGS, &mut flags))?;
+            flags |= FS_NOCOW_FL;
+            check(libc::ioctl(fd.as_raw_fd(), libc::FS_IOC_SETFLAGS, &flags))?;
+        }
         Ok(())
     }
 

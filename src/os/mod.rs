@@ -3,20 +3,25 @@
 //!
 //! One trait from the first day, because fault injection, crash enumeration and simulation stand on it. What is not
 //! behind it: the end of a mapping and of a descriptor (munmap and close, when a `MmapRaw` or an `OwnedFd` is dropped),
-//! loads and stores in mapped memory, monotonic time and sleeps (std), locks (parking_lot, std), and the barrier, the threads
-//! and the eventfd of this module.
+//! loads and stores in mapped memory, monotonic time and sleeps (std), locks (parking_lot, std), and the barrier, the threads,
+//! the eventfd, the forks and the signal handler of this module.
 
 mod barrier;
 mod event_fd;
 mod faults;
+mod fork;
 mod linux;
+mod registry;
+mod sigbus;
 mod threads;
 mod whole;
 
 pub use barrier::{heavy_barrier, light_barrier, prepare_barriers};
 pub(crate) use event_fd::EventFd;
 pub use faults::{Call, Fault, FaultyOs};
+pub(crate) use fork::{Kept, in_forked_child, prepare_for_forks};
 pub use linux::native;
+pub(crate) use sigbus::{Watched, install_sigbus_guard};
 pub(crate) use threads::spawn;
 pub(crate) use whole::{read_all, write_all};
 
@@ -26,7 +31,8 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// How a file is opened. Always close-on-exec, and a symbolic link in the last component is never followed.
+/// How a file is opened. Always close-on-exec, a symbolic link in the last component is never followed, and what is no
+/// regular file is an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Open {
     Directory,
@@ -60,7 +66,18 @@ pub struct Stat {
 pub enum Lock {
     Shared,
     Exclusive,
+    /// Lets go of it, for every copy of the descriptor in any process.
     Released,
+}
+
+/// A file system, as far as it matters to mappings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileSystem {
+    Local,
+    /// Other machines write its files too, and a mapping here does not see it.
+    Network(&'static str),
+    /// A page that is reserved, and even written, takes new space when it is written again.
+    CopyOnWrite(&'static str),
 }
 
 /// Paths are relative to `dir`, or to the working directory where `dir` is `None`. Errors are the system's own.
@@ -76,6 +93,9 @@ pub trait Os: Send + Sync {
     /// EEXIST if `to` exists.
     fn rename_new(&self, from: (BorrowedFd<'_>, &Path), to: (BorrowedFd<'_>, &Path)) -> io::Result<()>;
     fn unlink(&self, dir: BorrowedFd<'_>, path: &Path) -> io::Result<()>;
+    fn file_system(&self, fd: BorrowedFd<'_>) -> io::Result<FileSystem>;
+    /// Has an empty file written in place, on a file system that would copy its pages.
+    fn write_in_place(&self, fd: BorrowedFd<'_>) -> io::Result<()>;
     /// An open-file-description lock (fcntl(2)): not waited for, EAGAIN if another description holds it, gone with
     /// the last copy of `fd`.
     fn lock(&self, fd: BorrowedFd<'_>, how: Lock) -> io::Result<()>;

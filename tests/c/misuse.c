@@ -166,7 +166,7 @@ static void open_refuses_senseless_options(void) {
   REFUSES(flush_policy, 4, MFQ_E_INVALID, "flush_policy");
   REFUSES(flush_interval_ms, -1, MFQ_E_INVALID, "flush_interval_ms");
   REFUSES(commit_interval_ms, -1, MFQ_E_INVALID, "commit_interval_ms");
-  REFUSES(flags, 256, MFQ_E_INVALID, "flags");
+  REFUSES(flags, 512, MFQ_E_INVALID, "flags");
   REFUSES(flags, UINT32_MAX, MFQ_E_INVALID, "flags");
   REFUSES(file_size, 65537, MFQ_E_INVALID, "file_size");
   REFUSES(file_size, UINT64_MAX, MFQ_E_INVALID, "file_size");

@@ -13,7 +13,7 @@
 //!   dirty (fsync(2), NOTES).
 #![allow(dead_code)] // each test uses a part of it
 
-use mfq::os::{Advice, Lock, MmapRaw, Open, Os, Stat, native};
+use mfq::os::{Advice, FileSystem, Lock, MmapRaw, Open, Os, Stat, native};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -659,6 +659,14 @@ impl Os for SimDisk {
             Ok(())
         };
         self.call(|| format!("unlink {}", path.display()), || self.os.unlink(dir, path), removed)
+    }
+
+    fn file_system(&self, fd: BorrowedFd<'_>) -> io::Result<FileSystem> {
+        self.os.file_system(fd)
+    }
+
+    fn write_in_place(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.os.write_in_place(fd)
     }
 
     fn lock(&self, fd: BorrowedFd<'_>, how: Lock) -> io::Result<()> {
