@@ -113,3 +113,30 @@ pub(crate) fn advance_wrote(files: &QueueFiles, meta: &Meta, positions: &Positio
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deadline::Deadline;
+    use crate::options::{Mode, Options};
+    use crate::os;
+    use crate::queue::{Queue, Which};
+    use crate::record::CLAIMED;
+
+    #[test]
+    fn a_writer_that_comes_late_to_a_file_that_was_given_back_finds_it_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let file_size = os::native().page_size() as u64;
+        let staged = Options { mode: Mode::Staged, commit_interval_ms: u32::MAX, ..Options::default() };
+        let queue = Queue::open(os::native(), dir.path(), &Options { file_size, ..staged }).unwrap();
+        for _ in 0..2 {
+            queue.append(&vec![b'f'; file_size as usize - 16]).unwrap();
+        }
+        queue.wait(Which::Committed, 2 * file_size, Deadline::Never).unwrap();
+        // Its memory is a mapping for reading only by now: a store would be the end of the process.
+        let words = queue.words(queue.files.table.find_ref(0).unwrap());
+        assert_eq!(words.try_place(0, CLAIMED | 16), Err(file_size as u32));
+        assert_eq!(words.load(0), file_size as u32);
+        assert_eq!(words.hint(), file_size);
+    }
+}
