@@ -105,6 +105,29 @@ fn a_reader_that_waits_behind_padding_is_woken_by_the_record_after_it() {
 }
 
 #[test]
+fn a_close_commits_and_keeps_the_memory_of_claims() {
+    let _alone = alone();
+    for format in FORMATS {
+        let dir = scratch();
+        let queue = open(dir.path(), &staged(format));
+        queue.append(b"not waited for").unwrap();
+        let claim = queue.claim(100).unwrap();
+        if format == Format::Record {
+            queue.append(b"behind it").unwrap();
+        }
+        queue.begin_close();
+        queue.finish_close().unwrap();
+        // SAFETY: the memory is the taker's until its commit or abort, whatever became of the queue.
+        unsafe { claim.ptr.write_bytes(b'x', 100) };
+        mfq::release_orphan(claim.id);
+        drop(queue);
+        let queue = open(dir.path(), &staged(format));
+        let behind: &[u8] = if format == Format::Record { b"behind it" } else { b"" };
+        assert_eq!(read_all(&queue).concat(), [b"not waited for", behind].concat());
+    }
+}
+
+#[test]
 fn records_are_committed_at_the_interval() {
     let _alone = alone();
     for format in FORMATS {
