@@ -141,7 +141,10 @@ impl AllocationService {
         let size = files.table.file_bytes();
         for start in (0..u64::from(count)).map(|i| from + i * size) {
             if start <= MOST_OFFSET - size && files.table.find_ref(start).is_none() && !files.is_closed() {
-                table.request(files, start, false); // without a free buffer: not yet
+                // A buffer that comes back just now is not for a later file: the one before could not be had any more.
+                if table.request(files, start, false).is_none() {
+                    return;
+                }
             }
         }
     }
