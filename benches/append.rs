@@ -6,11 +6,12 @@
 //! | `rate` | how late are appends at a fixed rate, beside the same loop into plain memory? |
 //! | `durable` | what does a durable append cost, beside the same store and msync, and how many share one? |
 //! | `footprint` | how much memory does the library keep, what does an idle queue cost, how far ahead does it prefault? |
+//! | `open` | how long does an open take, after a crash and after a close, beside a checksum of the same bytes? |
 //! | `library` | libmfq.so as a host sees it: dlopen and C functions |
 //! | `floor` | memory of the same kind without the library |
 //! | `machine` `report` | where this ran; tables, medians, verdicts |
 //!
-//! `cargo bench -- --quick` takes less of everything; names of parts (`speed`, `rate`, `durable`, `footprint`) run
+//! `cargo bench -- --quick` takes less of everything; names of parts (`speed`, `rate`, `durable`, `footprint`, `open`) run
 //! these only.
 //! The files go to a temporary directory below the target directory, or below `MFQ_BENCH_DIR`.
 
@@ -19,6 +20,7 @@ mod floor;
 mod footprint;
 mod library;
 mod machine;
+mod open;
 mod rate;
 mod report;
 mod speed;
@@ -30,8 +32,13 @@ pub const FILE_BYTES: u64 = 64 << 20;
 
 /// Measures and prints; quickly if the flag is set.
 type Part = fn(&machine::Scratch, bool);
-const PARTS: [(&str, Part); 4] =
-    [("speed", speed::run), ("rate", rate::run), ("durable", durable::run), ("footprint", footprint::run)];
+const PARTS: [(&str, Part); 5] = [
+    ("speed", speed::run),
+    ("rate", rate::run),
+    ("durable", durable::run),
+    ("footprint", footprint::run),
+    ("open", open::run),
+];
 
 fn main() {
     let (mut quick, mut wanted) = (false, Vec::new());
@@ -42,7 +49,7 @@ fn main() {
             name if PARTS.iter().any(|(part, _)| *part == name) => wanted.push(argument),
             other => {
                 eprintln!(
-                    "{other:?} is not known. Known are --quick, and the parts speed, rate, durable and footprint."
+                    "{other:?} is not known. Known are --quick, and the parts speed, rate, durable, footprint and open."
                 );
                 std::process::exit(2);
             }

@@ -94,7 +94,7 @@ fn check(status: i32, call: &str) {
     }
 }
 
-/// An open queue in a directory of its own, closed with its end.
+/// An open queue in a directory of its own, closed and removed with its end.
 pub struct Queue {
     handle: *mut mfq_queue_t,
     directory: PathBuf,
@@ -126,7 +126,12 @@ impl Queue {
         })
     }
 
-    fn open_with(directory: &Path, format: Format, file_bytes: u64, choose: impl FnOnce(&mut mfq_options_t)) -> Queue {
+    pub fn open_with(
+        directory: &Path,
+        format: Format,
+        file_bytes: u64,
+        choose: impl FnOnce(&mut mfq_options_t),
+    ) -> Queue {
         let path = CString::new(directory.as_os_str().as_bytes()).expect("a path without NUL");
         // SAFETY: all zeros is a valid mfq_options_t: the default.
         let mut options: mfq_options_t = unsafe { std::mem::zeroed() };
@@ -138,6 +143,14 @@ impl Queue {
         // SAFETY: the path ends with NUL, the structures are ours.
         check(unsafe { (FUNCTIONS.open)(path.as_ptr(), &options, &mut handle) }, "mfq_open");
         Queue { handle, directory: directory.to_owned(), file_bytes, emptied_to: 0 }
+    }
+
+    /// Closes it and leaves its directory.
+    pub fn close(self) {
+        // SAFETY: takes a number.
+        check(unsafe { (FUNCTIONS.close)(self.handle) }, "mfq_close");
+        let mut queue = std::mem::ManuallyDrop::new(self);
+        drop(std::mem::take(&mut queue.directory));
     }
 
     #[inline(always)]
