@@ -105,6 +105,27 @@ impl Checksum {
     }
 }
 
+/// How many bytes `checks_in_copy` needs before a frame: of the 28 that its checksum covers before the payload, the last 8
+/// stand before the payload in the frame too, the others take the place of these and of its first 8.
+pub(crate) const BEFORE_FRAME: usize = 12;
+
+/// Checks a frame in a private copy of the log, in one piece, which is several times as fast for short ones. `copy` is the
+/// frame and `BEFORE_FRAME` bytes before it, which are overwritten, as is the frame's header.
+#[inline]
+pub(crate) fn checks_in_copy(seed: u64, offset: u64, copy: &mut [u8]) -> bool {
+    let frame_bytes = (copy.len() - BEFORE_FRAME) as u32;
+    let header = Header::decode(copy[BEFORE_FRAME + 4..][..12].try_into().expect("12 bytes"));
+    copy[..8].copy_from_slice(&seed.to_le_bytes());
+    copy[8..16].copy_from_slice(&offset.to_le_bytes());
+    copy[16..20].copy_from_slice(&frame_bytes.to_le_bytes());
+    let covered = match header.kind {
+        Some(Kind::Data) => &copy[..],
+        Some(Kind::Padding) => &copy[..BEFORE_FRAME + HEADER_BYTES as usize],
+        None => return false,
+    };
+    crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, covered) as u32 == header.crc
+}
+
 /// Length of the frame around `payload_bytes`; `None` if it would not fit in a file of `file_bytes`.
 #[inline]
 pub(crate) fn frame_bytes(payload_bytes: usize, file_bytes: u64) -> Option<u32> {
@@ -148,6 +169,26 @@ mod tests {
         let base = sum(1, 2, 3, [4; 8]);
         for other in [sum(9, 2, 3, [4; 8]), sum(1, 9, 3, [4; 8]), sum(1, 2, 9, [4; 8]), sum(1, 2, 3, [9; 8])] {
             assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn a_frame_is_checked_in_a_copy_as_it_is_piece_by_piece() {
+        for (kind, len) in [(Kind::Data, 0), (Kind::Data, 1), (Kind::Data, 1000), (Kind::Padding, 1000)] {
+            let payload = vec![0x5A; len];
+            let bytes = HEADER_BYTES as u32 + len as u32;
+            let mut sum = Checksum::new(7, 4096, bytes, describe(1, kind));
+            sum.add(if kind == Kind::Data { &payload } else { &[] });
+            let header = encode_header(sum.finish(), describe(1, kind));
+            let copy = [&[0xEE; BEFORE_FRAME][..], &bytes.to_le_bytes(), &header, &payload].concat();
+            let checks = |seed, offset, copy: &[u8]| checks_in_copy(seed, offset, &mut copy.to_vec());
+            assert!(checks(7, 4096, &copy));
+            assert!(!checks(8, 4096, &copy) && !checks(7, 4104, &copy));
+            for at in BEFORE_FRAME + 4..BEFORE_FRAME + 16 {
+                let mut damaged = copy.clone();
+                damaged[at] ^= 4;
+                assert!(!checks(7, 4096, &damaged), "{kind:?} {len} {at}");
+            }
         }
     }
 

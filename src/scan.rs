@@ -9,7 +9,7 @@ use crate::frame::Frame;
 use crate::log::{self, Level};
 use crate::mapped_file::MappedFile;
 use crate::os::Advice;
-use crate::record::{ALIGNMENT, CLAIMED, HEADER_BYTES, Kind, step};
+use crate::record::{ALIGNMENT, BEFORE_FRAME, CLAIMED, HEADER_BYTES, Kind, checks_in_copy, step};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -70,12 +70,11 @@ impl Scan<'_> {
         let mut damaged = Vec::new(); // with nothing whole behind it so far
         let mut wrong_bytes = 0;
         for file in self.files.iter().filter(|file| file.start() >= self.from) {
-            let mut ahead = ReadAhead::new(file);
+            let mut window = Window::new(file, self.seed);
             let mut at = 0;
             while file.size() - at >= HEADER_BYTES {
-                ahead.reach(at);
                 let offset = file.start() + at;
-                if let Some(word) = self.passable(file, at) {
+                if let Some(word) = self.passable(file, at, &mut window) {
                     end.lost.append(&mut damaged);
                     if word & CLAIMED != 0 {
                         end.unfinished.push(Stretch { start: file.start(), at, bytes: word & !CLAIMED });
@@ -117,7 +116,7 @@ impl Scan<'_> {
     }
 
     /// The commit word at `at`, if the walk may go on behind its frame.
-    fn passable(&self, file: &MappedFile, at: u64) -> Option<u32> {
+    fn passable(&self, file: &MappedFile, at: u64, window: &mut Window<'_>) -> Option<u32> {
         let word = u32::from_le(file.word(at).load(Ordering::Acquire));
         let bytes = word & !CLAIMED;
         if u64::from(bytes) < HEADER_BYTES || u64::from(bytes) > file.size() - at {
@@ -126,7 +125,7 @@ impl Scan<'_> {
         let passes = if word & CLAIMED != 0 {
             self.same_page_cache && file.start() + at >= self.durable
         } else {
-            Frame { file, seed: self.seed, at, bytes }.check().is_some()
+            window.checks(at, bytes)
         };
         passes.then_some(word)
     }
@@ -176,26 +175,57 @@ impl Scan<'_> {
     }
 }
 
-/// Has the pages that a walk comes to next mapped in one call, which costs a fraction of one fault for every few of them.
-struct ReadAhead<'f> {
+/// A walk over one file's frames, as a private copy of what comes next: copied in large pieces, which the memory delivers
+/// at its full speed, and from pages that are mapped in one call for many, at a fraction of one fault for every few.
+struct Window<'f> {
     file: &'f MappedFile,
-    to: u64,
+    seed: u64,
+    /// Behind `BEFORE_FRAME` bytes, those from position `from` to `until`.
+    copy: Vec<u8>,
+    from: u64,
+    until: u64,
+    populated_to: u64,
 }
 
-impl<'f> ReadAhead<'f> {
-    const STEP_BYTES: u64 = 2 << 20;
+impl<'f> Window<'f> {
+    const BYTES: u64 = 64 << 10;
+    /// Longer ones would be copied twice too often.
+    const LONGEST_FRAME: u64 = Self::BYTES / 4;
+    const POPULATE_BYTES: u64 = 2 << 20;
 
-    fn new(file: &'f MappedFile) -> ReadAhead<'f> {
-        ReadAhead { file, to: 0 }
+    fn new(file: &'f MappedFile, seed: u64) -> Window<'f> {
+        let copy = vec![0; BEFORE_FRAME + Self::BYTES as usize];
+        Window { file, seed, copy, from: 0, until: 0, populated_to: 0 }
     }
 
     #[inline]
-    fn reach(&mut self, at: u64) {
-        if at >= self.to && self.to < self.file.size() {
-            let at = at - at % Self::STEP_BYTES;
-            let bytes = Self::STEP_BYTES.min(self.file.size() - at);
-            self.file.advise(Advice::PopulateRead, at, bytes); // before Linux 5.14 each page faults
-            self.to = at + bytes;
+    fn checks(&mut self, at: u64, bytes: u32) -> bool {
+        let len = u64::from(bytes);
+        if len > Self::LONGEST_FRAME {
+            self.populate(at, at + len);
+            return Frame { file: self.file, seed: self.seed, at, bytes }.check().is_some();
         }
+        if at < self.from || at + len > self.until {
+            self.move_to(at);
+        }
+        let begin = (at - self.from) as usize;
+        checks_in_copy(self.seed, self.file.start() + at, &mut self.copy[begin..][..BEFORE_FRAME + bytes as usize])
+    }
+
+    fn populate(&mut self, at: u64, until: u64) {
+        self.populated_to = self.populated_to.max(at - at % Self::POPULATE_BYTES);
+        while self.populated_to < until {
+            let bytes = Self::POPULATE_BYTES.min(self.file.size() - self.populated_to);
+            self.file.advise(Advice::PopulateRead, self.populated_to, bytes); // before Linux 5.14 each page faults
+            self.populated_to += bytes;
+        }
+    }
+
+    #[cold]
+    fn move_to(&mut self, at: u64) {
+        let until = self.file.size().min(at + Self::BYTES);
+        self.populate(at, until);
+        (self.from, self.until) = (at, until);
+        self.file.read(at, &mut self.copy[BEFORE_FRAME..][..(until - at) as usize]);
     }
 }
