@@ -137,19 +137,19 @@ fn readers_and_views_see_the_log_before_the_cut_or_after_it() {
     let spans = fill(&queue, 12);
     let now = Deadline::after_ms(0);
     // One that holds the file that is cut, one behind the cut, a view there.
-    let mut before = Reader::open(&queue, spans[4].offset).unwrap();
+    let mut before = Reader::open(&queue, spans[5].offset).unwrap();
     before.next(&queue, now, &NOBODY).unwrap();
     let mut behind = Reader::open(&queue, spans[11].offset).unwrap();
-    let view = queue.view(spans[7].offset).unwrap();
-    queue.truncate_after(spans[6].offset).unwrap();
-    assert_eq!(before.next(&queue, now, &NOBODY).unwrap().offset, spans[5].offset);
+    let view = queue.view(spans[8].offset).unwrap();
+    queue.truncate_after(spans[7].offset).unwrap();
+    assert_eq!(before.next(&queue, now, &NOBODY).unwrap().offset, spans[6].offset);
     assert_eq!(before.next(&queue, now, &NOBODY).err().unwrap().status(), Status::End);
     assert_eq!(behind.next(&queue, now, &NOBODY).err().unwrap().status(), Status::End);
     // SAFETY: the view holds its file.
-    assert_eq!(unsafe { std::slice::from_raw_parts(view.ptr, view.len) }, payload(7));
+    assert_eq!(unsafe { std::slice::from_raw_parts(view.ptr, view.len) }, payload(8));
     let at = queue.append(b"another record").unwrap();
     assert_eq!(before.next(&queue, now, &NOBODY).unwrap().len, b"another record".len());
-    assert_eq!((at.offset, read(&queue, at.offset).unwrap().0), (spans[6].offset, b"another record".to_vec()));
+    assert_eq!((at.offset, read(&queue, at.offset).unwrap().0), (spans[7].offset, b"another record".to_vec()));
 }
 
 #[test]
