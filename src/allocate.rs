@@ -91,6 +91,8 @@ struct Table {
     next_ticket: Ticket,
     /// Creations under way, by queue.
     in_work: HashMap<u64, usize>,
+    /// Files that were made after their request had been withdrawn, by queue.
+    withdrawn: Vec<(u64, Arc<MappedFile>)>,
     /// New files whose directory entry is not durable yet.
     unsynced: VecDeque<(Arc<QueueFiles>, Arc<MappedFile>)>,
     /// Queues whose writer has come closer to the end of what is ready.
@@ -242,13 +244,14 @@ impl AllocationService {
     /// Ends all requests of a refused queue, waits for those in work, and returns the files that nobody claimed.
     pub fn withdraw(&self, files: &QueueFiles) -> Vec<Arc<MappedFile>> {
         let mut table = self.table.lock();
-        let unclaimed = table.withdraw(files);
+        let mut unclaimed = table.withdraw(files);
         table.unsynced.retain(|(queue, _)| queue.generation != files.generation);
         table.attention.retain(|queue| queue.generation != files.generation);
         files.changed.notify_all();
         while table.in_work.contains_key(&files.generation) {
             files.changed.wait(&mut table);
         }
+        unclaimed.extend(table.take_withdrawn(files));
         unclaimed
     }
 
@@ -262,6 +265,7 @@ impl AllocationService {
         while table.in_work.contains_key(&files.generation) {
             files.changed.wait(&mut table);
         }
+        ready.extend(table.take_withdrawn(files));
         ready.sort_unstable_by_key(|file| Reverse(file.start()));
         ready
     }
@@ -329,9 +333,9 @@ impl AllocationService {
         if still_wanted(&table) {
             table.deliver(key, files, outcome);
         } else if let Ok(file) = outcome {
-            // Withdrawn after its last look. The queue's lock is still held: `withdraw` waits for `in_work`.
-            // A panic here would be the worker's end, and `withdraw` would wait for ever.
-            let _ = catch_unwind(AssertUnwindSafe(|| files.directory.remove(file.start())));
+            // Withdrawn after its last look. It is removed with the others, from the last one back, so that no gap is left
+            // where one of them cannot be: `withdraw` waits for `in_work`.
+            table.withdrawn.push((files.generation, file));
         }
         table.end_work(files.generation);
         files.changed.notify_all();
@@ -400,6 +404,10 @@ impl Table {
             other
         });
         unclaimed
+    }
+
+    fn take_withdrawn(&mut self, files: &QueueFiles) -> impl Iterator<Item = Arc<MappedFile>> {
+        self.withdrawn.extract_if(.., |(generation, _)| *generation == files.generation).map(|(_, file)| file)
     }
 
     fn queue_again(&mut self, key: Key, awaited: bool) {

@@ -5,7 +5,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 /// The files of one queue in order, without a gap.
 ///
@@ -20,18 +20,41 @@ pub(crate) struct FileTable {
     cuts: AtomicU64,
     /// A call that began before they were removed may have a plain reference to one.
     removed: Mutex<Vec<Arc<MappedFile>>>,
+    /// Threads of the library that are inside; they have no pins.
+    guests: AtomicUsize,
+}
+
+/// While it lives, no file that was removed is let go.
+pub(crate) struct Guest<'t>(&'t AtomicUsize);
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
 }
 
 impl FileTable {
     /// `files` are adjacent and of `file_bytes` each; the last of them is appended to.
     pub fn new(file_bytes: u64, files: VecDeque<Arc<MappedFile>>) -> FileTable {
         let last = files.back().map_or(ptr::null_mut(), |file| Arc::as_ptr(file).cast_mut());
-        let (cuts, removed) = (AtomicU64::new(0), Mutex::default());
-        FileTable { file_bytes, files: RwLock::new(files), last: AtomicPtr::new(last), cuts, removed }
+        FileTable {
+            file_bytes,
+            files: RwLock::new(files),
+            last: AtomicPtr::new(last),
+            cuts: AtomicU64::new(0),
+            removed: Mutex::default(),
+            guests: AtomicUsize::new(0),
+        }
     }
 
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes
+    }
+
+    /// For a thread of the library, before it takes plain references.
+    pub fn enter(&self) -> Guest<'_> {
+        self.guests.fetch_add(1, Ordering::AcqRel);
+        Guest(&self.guests)
     }
 
     pub fn find(&self, offset: u64) -> Option<Arc<MappedFile>> {
@@ -42,7 +65,7 @@ impl FileTable {
     pub fn find_ref(&self, offset: u64) -> Option<&MappedFile> {
         let found = self.locate(offset, Arc::as_ptr)?;
         // SAFETY: its `Arc` lives as long as `self`, among the removed ones too, unless `release_removed` is called: who
-        // does that knows that this call has ended.
+        // does that knows that this call has ended, and a thread of the library has entered.
         Some(unsafe { &*found })
     }
 
@@ -117,7 +140,9 @@ impl FileTable {
     pub unsafe fn release_removed(&self, is_unused: impl FnOnce() -> bool) {
         // Held over the question: what is removed after it has been asked stays.
         let mut removed = self.removed.lock();
-        if !removed.is_empty() && is_unused() {
+        // Written, not only read: a guest who comes later has seen what this thread did before, and finds no removed file.
+        let no_guest = || self.guests.fetch_add(0, Ordering::AcqRel) == 0;
+        if !removed.is_empty() && no_guest() && is_unused() {
             removed.clear();
         }
     }

@@ -218,6 +218,7 @@ impl Queue {
 
 impl Served for Queue {
     fn serve(&self) -> Option<Instant> {
+        let _guest = self.files.table.enter();
         self.serve_until_idle().unwrap_or_else(|error| {
             if error.status() != Status::Closed && error.status() != Status::Poisoned {
                 log::write(Level::Error, format_args!("flushing in the background: {error}"));

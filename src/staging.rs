@@ -83,13 +83,20 @@ impl Staging {
 
     /// The committing thread's life.
     pub fn run(&self, interval: Duration) {
+        let guest = || self.files.table.enter();
         let look = || match self.files.is_closed() {
             true => Err(Error::closed()),
-            false => Ok((self.positions.committed() < self.wrote()).then_some(())),
+            false => {
+                let _guest = guest();
+                Ok((self.positions.committed() < self.wrote()).then_some(()))
+            }
         };
         while self.moved.wait(Deadline::Never, look).is_ok() {
             self.pool.pause(interval);
-            let commit = AssertUnwindSafe(|| self.commit(Deadline::Never));
+            let commit = AssertUnwindSafe(|| {
+                let _guest = guest();
+                self.commit(Deadline::Never)
+            });
             match catch_unwind(commit) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return log::write(Level::Error, format_args!("committing: {error}")),
