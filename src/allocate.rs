@@ -270,6 +270,12 @@ impl AllocationService {
         ready
     }
 
+    /// Nothing is done any more to the files that end at or before `first`: they are removed.
+    pub fn forget_before(&self, files: &QueueFiles, first: u64) {
+        let mut table = self.table.lock();
+        table.unsynced.retain(|(queue, file)| queue.generation != files.generation || file.end() > first);
+    }
+
     pub fn stop(&self) {
         self.table.lock().stopping = true;
         self.wake();

@@ -88,7 +88,7 @@ impl Queue {
         self.positions.advance_flushed(first); // there is nothing below any more
         self.first.store(first, Ordering::Release);
         let gone = self.files.table.remove_before(first);
-        gone.iter().for_each(|file| file.set_entry_durable()); // nobody need sync it any more
+        self.lease.as_ref().expect("only a writer truncates").allocation().forget_before(&self.files, first);
         gone.iter().try_for_each(|file| self.files.directory.remove(file.start()))
     }
 

@@ -35,7 +35,7 @@ fn adopting(walk: bool) -> Options {
 fn commit_log() -> (TempDir, u64) {
     let made = scratch();
     let queue = open(made.path(), &Options { start_offset: 5 * page(), ..raw(Filler::RocketMq) });
-    let end = (1..30).map(|i| queue.append(&message(&[i; 300])).unwrap().end).next_back().unwrap();
+    let end = (1..30).map(|i| queue.append(&message(&[i; 300])).unwrap().end).max().unwrap();
     queue.close().unwrap();
     fs::remove_dir_all(made.path().join(".mfq")).unwrap();
     let last = made.path().join(format!("{:020}", end - end % page()));

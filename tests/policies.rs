@@ -140,7 +140,9 @@ fn a_sync_that_fails_in_the_background_poisons() {
         let os = FaultyOs::new(native());
         let queue = try_open_on(os, dir.path(), &options).unwrap();
         queue.os.fail_all(Call::SyncRange, Fault::Errno(libc::EIO));
-        let end = append_pages(&queue, &record(), 8);
+        let end = append_pages(&queue, &record(), 1);
+        let refused = (0..8).filter_map(|_| queue.append(&filling()).err()); // as soon as the flush thread has tried
+        refused.for_each(|error| assert_eq!(error.status(), Status::Poisoned));
         let error = queue.wait(Which::Flushed, end, within(GENEROUS_MS)).unwrap_err();
         assert_eq!(error.status(), Status::Poisoned);
         assert_eq!(flushed(&queue), 0);

@@ -282,7 +282,8 @@ fn a_truncation_that_fails_at_any_call_has_not_happened_or_poisons() {
                 let made = queue.os.count(call) >= before + nth;
                 queue.os.heal();
                 if let Err(error) = outcome {
-                    assert_eq!(error.status(), Status::Io, "{error}");
+                    // POISONED where the flush thread made the call that failed, for a checkpoint.
+                    assert!(matches!(error.status(), Status::Io | Status::Poisoned), "{error}");
                     match queue.append(b"goes on") {
                         Ok(at) => assert!(read(&queue, at.offset).unwrap().0.starts_with(b"goes on")),
                         Err(error) => assert_eq!(error.status(), Status::Poisoned),

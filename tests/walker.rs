@@ -68,9 +68,9 @@ fn the_log_goes_on_behind_a_filled_file() {
     for filler in [Filler::Zero, Filler::RocketMq] {
         let lives = scratch();
         let queue = open(lives.path(), &walked(filler));
-        let last = (1..40).map(|i| queue.append(&unit(i, 700)).unwrap()).next_back().unwrap();
+        let end = (1..40).map(|i| queue.append(&unit(i, 700)).unwrap().end).max().unwrap();
         let cut = as_killed_now(lives.path());
-        assert_eq!(open_after_reboot(cut.path(), &walked(filler)).offsets().unwrap().committed, last.end);
+        assert_eq!(open_after_reboot(cut.path(), &walked(filler)).offsets().unwrap().committed, end);
     }
 }
 
@@ -90,7 +90,7 @@ fn an_answer_that_leaves_the_file_ends_the_log() {
 fn the_walk_begins_at_the_durable_offset_and_is_not_needed_in_the_same_boot() {
     let lives = scratch();
     let queue = open(lives.path(), &raw(Filler::Zero));
-    let flushed = (1..20).map(|i| queue.append(&unit(i, 500)).unwrap().end).next_back().unwrap();
+    let flushed = (1..20).map(|i| queue.append(&unit(i, 500)).unwrap().end).max().unwrap();
     queue.flush(flushed, within(GENEROUS_MS)).unwrap();
     let last = queue.append(&unit(20, 100)).unwrap();
     let (killed, cut) = (as_killed_now(lives.path()), as_killed_now(lives.path()));
