@@ -10,7 +10,8 @@
 //!   names durable; a sync of a file its length, not its name. An msync is as good as an fdatasync there: on Linux
 //!   it is one, of a range (mm/msync.c: vfs_fsync_range).
 //! - *A failed sync*: the pages look clean from then on, and no sync writes them until they are written to again, or made
-//!   dirty (fsync(2), NOTES).
+//!   dirty (fsync(2), NOTES). Who has the file open besides, a mapping too, is told of it by the next sync, once (the same
+//!   NOTES, since Linux 4.13).
 #![allow(dead_code)] // each test uses a part of it
 
 use mfq::os::{Advice, FileSystem, Lock, MmapRaw, Open, Os, Stat, native};
@@ -142,6 +143,8 @@ struct Inner {
     live: HashMap<Inode, File>,
     /// Which file is mapped where.
     maps: HashMap<usize, Inode>,
+    /// An fdatasync of it failed, and its mapping has not been told.
+    untold: HashMap<Inode, i32>,
     operation: u64,
     hold_worker: bool,
     /// What happened at each system call, if somebody wants to know.
@@ -208,7 +211,7 @@ impl SimDisk {
             state.durable.directories.insert(fs::metadata(&path).unwrap().ino(), names);
         }
         let (maps, moments) = (HashMap::new(), None);
-        let inner = Inner { state, live, maps, operation: 0, hold_worker: false, moments };
+        let inner = Inner { state, live, maps, untold: HashMap::new(), operation: 0, hold_worker: false, moments };
         Arc::new(SimDisk {
             os,
             inner: Mutex::new(inner),
@@ -311,7 +314,11 @@ impl SimDisk {
         let answer = call();
         match answer {
             Ok(()) => inner.sync(inode, pages),
-            Err(_) => inner.pages(inode, pages).for_each(|page| page.seems_clean = Some(newest(page).clone())),
+            Err(ref cause) => {
+                inner.pages(inode, pages).for_each(|page| page.seems_clean = Some(newest(page).clone()));
+                let by_descriptor = what == "fdatasync"; // who fails by the mapping is told so
+                inner.untold.extend(cause.raw_os_error().filter(|_| by_descriptor).map(|errno| (inode, errno)));
+            }
         }
         answer
     }
@@ -750,7 +757,11 @@ impl Os for SimDisk {
 
     fn sync_range(&self, map: &MmapRaw, offset: usize, len: usize) -> io::Result<()> {
         let inode = self.mapped(map);
-        self.sync_pages("msync", inode, touched(offset, len), || self.os.sync_range(map, offset, len))
+        self.sync_pages("msync", inode, touched(offset, len), || self.os.sync_range(map, offset, len))?;
+        match self.lock().untold.remove(&inode) {
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+            None => Ok(()),
+        }
     }
 
     fn page_size(&self) -> usize {
