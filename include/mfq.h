@@ -12,9 +12,9 @@
  *     mfq_flush(q, at.end, 1000);
  *     mfq_close(q);
  *
- * An OFFSET is a byte position in the whole queue; it never changes and is never used again. Four of them tell how far
- * the queue is (see mfq_offsets): reserved (given to writers), wrote (complete, without a hole), committed (readable)
- * and flushed (on stable storage).
+ * An OFFSET is a byte position in the whole queue; it never changes, and is used again only behind mfq_truncate_after.
+ * Four of them tell how far the queue is (see mfq_offsets): reserved (given to writers), wrote (complete, without a
+ * hole), committed (readable) and flushed (on stable storage).
  *
  * WHAT A RETURN PROMISES
  *
@@ -35,15 +35,17 @@
  *   the C library does not hear of). Views and files held at the fork can be read in the child. Fork and exec is fine.
  *
  *   Blocking. A function with a timeout_ms waits at most so long. An append waits for a file at most append_timeout_ms
- *   of the options. What a call does itself comes on top, and takes as long as the disk takes: mfq_open, mfq_close, the
- *   sync of mfq_flush, and a file that a waiting append or mfq_get_last makes because the library's thread is busy. And
- *   any access to a mapping, an append or the reading of a view, may fault a page and wait for the disk.
+ *   of the options. What a call does itself comes on top, and takes as long as the disk takes: mfq_open, mfq_close, a
+ *   truncation, the sync of mfq_flush, the writing that a waiting call does in MFQ_STAGED, and a file that a waiting
+ *   append or mfq_get_last makes because the library's thread is busy. While mfq_truncate_after is at work other calls
+ *   wait for it (see there). And any access to a mapping, an append or the reading of a view, may fault a page and wait
+ *   for the disk.
  *
- *   Signals. The library installs no handler and changes no disposition but in mfq_install_sigbus_guard. No function is async-signal-safe, and none may
- *   be left by longjmp.
+ *   Signals. The library installs no handler and changes no disposition but in mfq_install_sigbus_guard. No function is
+ *   async-signal-safe, and none may be left by longjmp.
  *
- *   Process exit. Nothing runs at exit. A queue that is still open is found as after a kill: nothing appended is lost,
- *   but the next mfq_open has to look for the end.
+ *   Process exit. Nothing runs at exit. A queue that is still open is found as after a kill: nothing appended is lost
+ *   (in MFQ_STAGED nothing committed), but the next mfq_open has to look for the end.
  *
  *   Full disks. The blocks of a file are reserved before it is used, so a full disk is MFQ_E_NO_SPACE from the append
  *   that needs a new file, and not a signal; so is a file size limit (RLIMIT_FSIZE). Where a reserved block still needs
@@ -51,7 +53,8 @@
  *   raises SIGBUS in the host; mfq_install_sigbus_guard makes an error of it.
  *
  *   Other hands. While a queue is open its files must not be changed or shortened by anybody else: touching a page that
- *   is gone raises SIGBUS (see mfq_install_sigbus_guard). A record's checksum is verified when it is read, but the bytes of a view lie in the file.
+ *   is gone raises SIGBUS (see mfq_install_sigbus_guard). A record's checksum is verified when it is read, but the bytes
+ *   of a view lie in the file.
  *
  *   File systems. A mapping is not coherent between machines: a network file system is MFQ_E_UNSUPPORTED from mfq_open, unless
  *   MFQ_OPEN_NETWORK allows it. Where blocks cannot be reserved, new files are filled with zeros, which takes longer. A
@@ -65,7 +68,7 @@
  * CONVENTIONS
  *
  *   Status. A function that can fail returns mfq_status_t: MFQ_OK, which is 0, or a negative MFQ_E_.... Running out of
- *   time and reaching the end are failures too. Each may also give MFQ_E_REENTRANT if it is called from inside the log
+ *   time and reaching the end are failures too. Each may also give MFQ_E_REENTRANT if it is called from inside a
  *   callback, MFQ_E_FORKED, MFQ_E_POISONED and MFQ_E_PANIC, whether its comment says so or not.
  *
  *   Errors. mfq_last_error gives a sentence about this thread's last failure, which names the argument, file or offset;
@@ -151,7 +154,7 @@
 // The queue on disk was written by a newer library.
 #define MFQ_E_VERSION -14
 
-// A known option that this library, kernel or file system cannot serve.
+// A known option or call that this mode, kernel or file system cannot serve.
 #define MFQ_E_UNSUPPORTED -15
 
 // Appended, but not known to be on stable storage. A host that blindly appends again writes twice.
@@ -428,7 +431,7 @@ typedef struct {
   uint64_t first_lost;
 } mfq_recovery_t;
 
-// What mfq_stats tells, counted since the queue was opened.
+// What mfq_stats tells, counted since the queue was opened where nothing else is said.
 typedef struct {
   // sizeof(mfq_stats_t), set by the host before the call.
   size_t struct_size;
@@ -448,13 +451,15 @@ typedef struct {
   uint64_t slow_creations;
   // Attempts to create a file that failed.
   uint64_t failed_creations;
-  // Requests for a file that were withdrawn before anybody worked on them; of all queues of the process.
+  // Requests for a file that were withdrawn before anybody worked on them; of all queues of the process, since its first
+  // mfq_open.
   uint64_t expired_requests;
-  // Requests for a file that were replaced by a newer one for the same file; of all queues of the process.
+  // Requests for a file that were replaced by a newer one for the same file; of all queues of the process, since its
+  // first mfq_open.
   uint64_t superseded_requests;
   // Files that a waiting writer created by itself, because the allocation thread was busy elsewhere.
   uint64_t self_served_creations;
-  // Claims that are neither committed nor aborted. Nothing beyond the oldest becomes readable.
+  // Claims that are neither committed nor aborted now. Nothing beyond the oldest becomes readable.
   uint64_t open_claims;
   // Where the oldest one lies; 0 if there is none.
   uint64_t oldest_claim_offset;
@@ -573,7 +578,7 @@ mfq_status_t mfq_install_sigbus_guard(void);
 //
 // Errors: INVALID (an argument or option; `path` is a file; its last component is a symbolic link; the queue has another
 // file size, format or filler), NOT_FOUND (a parent, or the queue under MFQ_OPEN_EXISTING or MFQ_OPEN_READ_ONLY), LOCKED
-// (open already, here or in another process), CORRUPT (a file in it does not belong there, is missing or damaged),
+// (open already, here or in another process), CORRUPT (a file in it does not belong there, is missing or damaged,
 // or MFQ_OPEN_STRICT has found something), VERSION, UNSUPPORTED (a network file system without MFQ_OPEN_NETWORK), NO_SPACE,
 // NO_MEMORY, IO. After NO_SPACE, NO_MEMORY and IO there may be the beginnings of a new
 // queue, which the next open takes up, or a part of the recovery is done, which the next open repeats; after the others
@@ -632,8 +637,8 @@ mfq_status_t mfq_file_release(mfq_file_t *file);
 // Threads: any number share their syncs. One of those that wait syncs, for all who have come by then, and may overrun its
 // time by as long as that takes; who comes meanwhile is served by the next sync.
 //
-// Errors: INVALID, CLOSED, READ_ONLY, TIMEOUT, IO or NO_SPACE (the sync failed: the queue is poisoned from now on; only the
-// call that synced is told so), POISONED.
+// Errors: INVALID, CLOSED, READ_ONLY, TIMEOUT, IO or NO_SPACE (the sync failed, or in MFQ_STAGED the writing before it:
+// the queue is poisoned from now on; only the call that did it is told so), POISONED.
 //
 // Blocks: for the disk, and at most timeout_ms for others.
 mfq_status_t mfq_flush(mfq_queue_t *queue, uint64_t up_to, int32_t timeout_ms);
@@ -664,9 +669,10 @@ mfq_status_t mfq_flush_start(mfq_queue_t *queue, uint64_t up_to);
 mfq_status_t mfq_event_fd(mfq_queue_t *queue, int32_t *fd);
 
 // Waits until everything below `offset` is readable (`which` MFQ_COMMITTED) or on stable storage (MFQ_FLUSHED). It only
-// waits: it does not flush.
+// waits and does not flush; but in MFQ_STAGED who waits for MFQ_COMMITTED commits.
 //
-// Errors: INVALID (unknown `which` too), CLOSED, TIMEOUT, POISONED.
+// Errors: INVALID (unknown `which` too), CLOSED, TIMEOUT, POISONED, IO or NO_SPACE (that commit failed: the queue is
+// poisoned from now on).
 mfq_status_t mfq_wait(mfq_queue_t *queue, int32_t which, uint64_t offset, int32_t timeout_ms);
 
 // Tells how far the queue is. The host sets offsets->struct_size.
@@ -690,13 +696,14 @@ int64_t mfq_walk_rocketmq(void *context, const uint8_t *bytes, size_t available)
 // tells may move back. Files and views that are held stay as they are; a reader behind the new end finds nothing, or what
 // is appended later, and should be set to an offset of a record by mfq_reader_seek.
 //
-// Appends that come meanwhile wait for it. A crash at any moment leaves the log as it was, or a beginning of it that reaches
+// Appends, mfq_get_last, mfq_offsets and a flush of UINT64_MAX that come meanwhile wait for it, whatever their time. A
+// crash at any moment leaves the log as it was, or a beginning of it that reaches
 // to `offset` at least. The file that is cut is copied up to `offset`, which takes space for one file more until this
 // returns.
 //
 // Errors: INVALID (`offset` lies within a record, below the first offset, or beyond what is committed), CLOSED, BUSY (a
-// claim is open), READ_ONLY, POISONED; nothing has happened then, nor after NO_SPACE or NO_MEMORY. IO: nothing has happened,
-// or the queue is poisoned from now on, and opening it anew shows how far it came.
+// claim is open), READ_ONLY, POISONED, UNSUPPORTED (in MFQ_STAGED: open the queue in MFQ_MMAP for it); nothing has
+// happened then. NO_SPACE, NO_MEMORY, IO: nothing has happened, or the queue is poisoned from now on, and opening it anew shows how far it came.
 //
 // Blocks: for the disk, and for appends that are under way.
 mfq_status_t mfq_truncate_after(mfq_queue_t *queue, uint64_t offset);
@@ -709,7 +716,8 @@ mfq_status_t mfq_truncate_after(mfq_queue_t *queue, uint64_t offset);
 // Appends go on meanwhile. A crash at any moment leaves all of it or none; files that are left over are removed by the next
 // mfq_open.
 //
-// Errors: INVALID (`offset` is beyond what is committed), CLOSED, READ_ONLY, POISONED, IO, NO_SPACE.
+// Errors: INVALID (`offset` is beyond what is committed), CLOSED, READ_ONLY, POISONED; nothing has happened then. IO,
+// NO_SPACE: nothing has happened, or the files are gone from the queue and some stay on disk until the next mfq_open.
 //
 // Blocks: for the disk, and for a flush that is at work.
 mfq_status_t mfq_truncate_before(mfq_queue_t *queue, uint64_t offset);
@@ -761,10 +769,10 @@ mfq_status_t mfq_append_batch(mfq_queue_t *queue, const mfq_slice_t *records, si
 // is written. End it with mfq_commit or mfq_abort: until then nothing behind it becomes readable (mfq_stats tells the
 // oldest one's age).
 //
-// RECORD: the memory is the file itself; any number of claims may be open, from any threads. RAW: it is a buffer that is
+// RECORD: the memory is the file itself (MFQ_STAGED: its buffer); any number of claims may be open, from any threads. RAW: it is a buffer that is
 // copied at commit, and while it is open other appends and claims answer BUSY; `len` 0 is INVALID.
 //
-// Errors: as mfq_append, with the largest `len` that it tells.
+// Errors: as mfq_append, with the largest `len` that it tells, but never NOT_DURABLE.
 //
 // Blocks: as mfq_append.
 mfq_status_t mfq_claim(mfq_queue_t *queue, size_t len, mfq_claim_t *claim);

@@ -106,10 +106,10 @@ pub unsafe extern "C" fn mfq_append_batch(
 /// is written. End it with mfq_commit or mfq_abort: until then nothing behind it becomes readable (mfq_stats tells the
 /// oldest one's age).
 ///
-/// RECORD: the memory is the file itself; any number of claims may be open, from any threads. RAW: it is a buffer that is
+/// RECORD: the memory is the file itself (MFQ_STAGED: its buffer); any number of claims may be open, from any threads. RAW: it is a buffer that is
 /// copied at commit, and while it is open other appends and claims answer BUSY; `len` 0 is INVALID.
 ///
-/// Errors: as mfq_append, with the largest `len` that it tells.
+/// Errors: as mfq_append, with the largest `len` that it tells, but never NOT_DURABLE.
 ///
 /// Blocks: as mfq_append.
 #[unsafe(no_mangle)]

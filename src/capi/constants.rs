@@ -35,7 +35,7 @@ pub const MFQ_E_BUSY: i32 = -12;
 pub const MFQ_E_READ_ONLY: i32 = -13;
 /// The queue on disk was written by a newer library.
 pub const MFQ_E_VERSION: i32 = -14;
-/// A known option that this library, kernel or file system cannot serve.
+/// A known option or call that this mode, kernel or file system cannot serve.
 pub const MFQ_E_UNSUPPORTED: i32 = -15;
 /// Appended, but not known to be on stable storage. A host that blindly appends again writes twice.
 pub const MFQ_E_NOT_DURABLE: i32 = -16;

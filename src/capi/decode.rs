@@ -27,7 +27,7 @@ pub fn expect_callbacks() {
     CALLBACK_SET.store(true, Ordering::Relaxed);
 }
 
-/// Whether a call may come in: not in a forked child, where it must not touch a lock, and not from the log callback.
+/// Whether a call may come in: not in a forked child, where it must not touch a lock, and not from a callback.
 #[inline]
 pub fn admitted() -> Result<()> {
     if os::in_forked_child() {

@@ -24,7 +24,7 @@ use std::sync::Arc;
 ///
 /// Errors: INVALID (an argument or option; `path` is a file; its last component is a symbolic link; the queue has another
 /// file size, format or filler), NOT_FOUND (a parent, or the queue under MFQ_OPEN_EXISTING or MFQ_OPEN_READ_ONLY), LOCKED
-/// (open already, here or in another process), CORRUPT (a file in it does not belong there, is missing or damaged),
+/// (open already, here or in another process), CORRUPT (a file in it does not belong there, is missing or damaged,
 /// or MFQ_OPEN_STRICT has found something), VERSION, UNSUPPORTED (a network file system without MFQ_OPEN_NETWORK), NO_SPACE,
 /// NO_MEMORY, IO. After NO_SPACE, NO_MEMORY and IO there may be the beginnings of a new
 /// queue, which the next open takes up, or a part of the recovery is done, which the next open repeats; after the others
@@ -161,8 +161,8 @@ pub unsafe extern "C" fn mfq_file_release(file: *mut mfq_file_t) -> mfq_status_t
 /// Threads: any number share their syncs. One of those that wait syncs, for all who have come by then, and may overrun its
 /// time by as long as that takes; who comes meanwhile is served by the next sync.
 ///
-/// Errors: INVALID, CLOSED, READ_ONLY, TIMEOUT, IO or NO_SPACE (the sync failed: the queue is poisoned from now on; only the
-/// call that synced is told so), POISONED.
+/// Errors: INVALID, CLOSED, READ_ONLY, TIMEOUT, IO or NO_SPACE (the sync failed, or in MFQ_STAGED the writing before it:
+/// the queue is poisoned from now on; only the call that did it is told so), POISONED.
 ///
 /// Blocks: for the disk, and at most timeout_ms for others.
 #[unsafe(no_mangle)]
@@ -208,9 +208,10 @@ pub unsafe extern "C" fn mfq_event_fd(queue: *mut mfq_queue_t, fd: *mut i32) -> 
 }
 
 /// Waits until everything below `offset` is readable (`which` MFQ_COMMITTED) or on stable storage (MFQ_FLUSHED). It only
-/// waits: it does not flush.
+/// waits and does not flush; but in MFQ_STAGED who waits for MFQ_COMMITTED commits.
 ///
-/// Errors: INVALID (unknown `which` too), CLOSED, TIMEOUT, POISONED.
+/// Errors: INVALID (unknown `which` too), CLOSED, TIMEOUT, POISONED, IO or NO_SPACE (that commit failed: the queue is
+/// poisoned from now on).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_wait(queue: *mut mfq_queue_t, which: i32, offset: u64, timeout_ms: i32) -> mfq_status_t {
     guard(queue, || {
@@ -273,13 +274,14 @@ pub unsafe extern "C" fn mfq_walk_rocketmq(context: *mut c_void, bytes: *const u
 /// tells may move back. Files and views that are held stay as they are; a reader behind the new end finds nothing, or what
 /// is appended later, and should be set to an offset of a record by mfq_reader_seek.
 ///
-/// Appends that come meanwhile wait for it. A crash at any moment leaves the log as it was, or a beginning of it that reaches
+/// Appends, mfq_get_last, mfq_offsets and a flush of UINT64_MAX that come meanwhile wait for it, whatever their time. A
+/// crash at any moment leaves the log as it was, or a beginning of it that reaches
 /// to `offset` at least. The file that is cut is copied up to `offset`, which takes space for one file more until this
 /// returns.
 ///
 /// Errors: INVALID (`offset` lies within a record, below the first offset, or beyond what is committed), CLOSED, BUSY (a
-/// claim is open), READ_ONLY, POISONED; nothing has happened then, nor after NO_SPACE or NO_MEMORY. IO: nothing has happened,
-/// or the queue is poisoned from now on, and opening it anew shows how far it came.
+/// claim is open), READ_ONLY, POISONED, UNSUPPORTED (in MFQ_STAGED: open the queue in MFQ_MMAP for it); nothing has
+/// happened then. NO_SPACE, NO_MEMORY, IO: nothing has happened, or the queue is poisoned from now on, and opening it anew shows how far it came.
 ///
 /// Blocks: for the disk, and for appends that are under way.
 #[unsafe(no_mangle)]
@@ -295,7 +297,8 @@ pub unsafe extern "C" fn mfq_truncate_after(queue: *mut mfq_queue_t, offset: u64
 /// Appends go on meanwhile. A crash at any moment leaves all of it or none; files that are left over are removed by the next
 /// mfq_open.
 ///
-/// Errors: INVALID (`offset` is beyond what is committed), CLOSED, READ_ONLY, POISONED, IO, NO_SPACE.
+/// Errors: INVALID (`offset` is beyond what is committed), CLOSED, READ_ONLY, POISONED; nothing has happened then. IO,
+/// NO_SPACE: nothing has happened, or the files are gone from the queue and some stay on disk until the next mfq_open.
 ///
 /// Blocks: for the disk, and for a flush that is at work.
 #[unsafe(no_mangle)]

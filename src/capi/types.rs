@@ -193,7 +193,7 @@ pub struct mfq_recovery_t {
     pub first_lost: u64,
 }
 
-/// What mfq_stats tells, counted since the queue was opened.
+/// What mfq_stats tells, counted since the queue was opened where nothing else is said.
 #[repr(C)]
 pub struct mfq_stats_t {
     /// sizeof(mfq_stats_t), set by the host before the call.
@@ -214,13 +214,15 @@ pub struct mfq_stats_t {
     pub slow_creations: u64,
     /// Attempts to create a file that failed.
     pub failed_creations: u64,
-    /// Requests for a file that were withdrawn before anybody worked on them; of all queues of the process.
+    /// Requests for a file that were withdrawn before anybody worked on them; of all queues of the process, since its first
+    /// mfq_open.
     pub expired_requests: u64,
-    /// Requests for a file that were replaced by a newer one for the same file; of all queues of the process.
+    /// Requests for a file that were replaced by a newer one for the same file; of all queues of the process, since its
+    /// first mfq_open.
     pub superseded_requests: u64,
     /// Files that a waiting writer created by itself, because the allocation thread was busy elsewhere.
     pub self_served_creations: u64,
-    /// Claims that are neither committed nor aborted. Nothing beyond the oldest becomes readable.
+    /// Claims that are neither committed nor aborted now. Nothing beyond the oldest becomes readable.
     pub open_claims: u64,
     /// Where the oldest one lies; 0 if there is none.
     pub oldest_claim_offset: u64,
