@@ -1,7 +1,7 @@
 //! An open queue: its files in order, its positions, the step from one file to the next.
 //!
 //! What can be done with it has files of its own: [`crate::append`], [`crate::claim`], [`crate::reader`],
-//! [`crate::flush`], [`crate::policy`], [`crate::truncate`], [`crate::recovery`].
+//! [`crate::flush`], [`crate::background`], [`crate::truncate`], [`crate::recovery`].
 
 use crate::allocate::{self, Found, PREFAULT_AHEAD_BYTES};
 use crate::checkpoint::Checkpoint;
@@ -23,7 +23,7 @@ use crate::positions::Positions;
 use crate::queue_files::QueueFiles;
 use crate::raw;
 use crate::record::HEADER_BYTES;
-use crate::recovery::Recovery;
+use crate::report::Recovery;
 use crate::runtime::{self, Lease};
 use crate::staging::Staging;
 use crate::stats::{Stats, count};

@@ -120,7 +120,7 @@ impl QueueFiles {
         let fd = self.directory.create_temporary(start, len)?;
         let map = match &self.pool {
             None => self.directory.map(fd.as_fd(), start, len, true),
-            Some(pool) => pool.memory(&self.directory, start, len),
+            Some(pool) => pool.memory(&*self.directory.os, &self.directory.name(start), len),
         };
         let map = map.inspect_err(|_| self.directory.remove_temporary(start))?;
         if !wanted() {

@@ -20,68 +20,13 @@ use crate::os::{Os, prepare_barriers, read_all};
 use crate::pool::Pool;
 use crate::queue::{OpenQueue, Queue, Recovered, lost_page};
 use crate::record::{ALIGNMENT, HEADER_BYTES, step};
+use crate::report::{Ended, Recovery};
 use crate::scan::{End, Scan, Stretch};
 use crate::walk::{last_byte, units_end};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-
-/// How the queue had been left.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ended {
-    /// It was not there.
-    Created,
-    /// Closed, and nothing was written since.
-    Clean,
-    /// Its process ended without closing it: the page cache still held every store.
-    ProcessDeath,
-    /// The machine stopped, or the file system was mounted anew.
-    PowerCut,
-    /// Nobody knows: its directory had no `.mfq`.
-    Adopted,
-}
-
-/// What opening a queue found, and did about it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Recovery {
-    pub ended: Ended,
-    /// The log ended here; what lay behind is gone.
-    pub cut_at: u64,
-    /// Everything below is known to be as it was written: by its checksums, by the walker, by the tail page, or because
-    /// it was durable.
-    pub verified_to: u64,
-    /// From the cut to the last byte that was not zero, in each file.
-    pub cut_bytes: u64,
-    pub claims_passed_over: u64,
-    /// Offset of the first whole record behind the cut.
-    pub record_beyond: Option<u64>,
-    /// Durable bytes that were damaged, the stretches they lie in, and where the first begins.
-    pub lost_bytes: u64,
-    pub lost_stretches: u64,
-    pub first_lost: Option<u64>,
-}
-
-impl Recovery {
-    /// Nothing was cut, passed over or lost.
-    fn intact(ended: Ended, end: u64) -> Recovery {
-        Recovery {
-            ended,
-            cut_at: end,
-            verified_to: end,
-            cut_bytes: 0,
-            claims_passed_over: 0,
-            record_beyond: None,
-            lost_bytes: 0,
-            lost_stretches: 0,
-            first_lost: None,
-        }
-    }
-
-    pub fn unverified_bytes(&self) -> u64 {
-        self.cut_at - self.verified_to
-    }
-}
 
 impl Queue {
     /// Opens the queue in the directory `path`, or creates it there.
@@ -428,7 +373,7 @@ fn stage(directory: &Directory, files: &mut VecDeque<Arc<MappedFile>>, end: u64,
     let (start, len, used) = (last.start(), last.size(), end - last.start());
     let system = |cause| Error::system(format_args!("{}: reading its last page", directory.name(start)), cause);
     let fd = directory.open_file(start, true)?;
-    let map = pool.memory(directory, start, len)?;
+    let map = pool.memory(&*directory.os, &directory.name(start), len)?;
     let whole_pages = used - used % os.page_size() as u64;
     if whole_pages > 0 {
         os.map_over(&map, fd.as_fd(), 0, whole_pages as usize).map_err(system)?;
