@@ -88,7 +88,7 @@ impl Queue {
             let committed = self.advance_wrote(u64::MAX);
             let started = policy.started.load(Ordering::SeqCst).min(committed);
             let wanted = policy.wants(schedule, self.positions.flushed(), committed, now).max(started);
-            self.flush_committed(wanted)?;
+            self.flush_complete(wanted)?;
             self.write_checkpoint_if_due(schedule, now)?;
 
             let flushed = self.positions.flushed();
