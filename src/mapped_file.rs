@@ -12,7 +12,7 @@
 //! No Rust reference is ever made to mapped bytes: another process may write them. Access is through raw pointers and
 //! atomics, and bytes are copied out before anything judges them.
 
-use crate::os::{Advice, MmapRaw, Os, Watched, write_all};
+use crate::os::{Advice, Kept, MmapRaw, Os, Watched, write_all};
 use crate::pool::Buffer;
 use parking_lot::RwLock;
 use std::io;
@@ -61,7 +61,7 @@ pub struct MappedFile {
 
 /// What a file has while its stores go to private memory.
 struct Staged {
-    fd: OwnedFd,
+    fd: Kept,
     /// None in recovery, where the memory is copies of single pages.
     _buffer: Option<Buffer>,
 }
@@ -76,7 +76,7 @@ impl MappedFile {
 
     /// `map` is private memory that stands for the file `fd`.
     pub(crate) fn staged(os: Arc<dyn Os>, start: u64, map: MmapRaw, fd: OwnedFd) -> MappedFile {
-        let staged = Some(RwLock::new(Some(Staged { fd, _buffer: None })));
+        let staged = Some(RwLock::new(Some(Staged { fd: fd.into(), _buffer: None })));
         MappedFile { staged, ..MappedFile::new(os, start, map) }
     }
 

@@ -5,8 +5,8 @@
 //! MADV_WIPEONFORK), also in one that clone(2) made without the C library's knowledge. Before Linux 4.14 the handler of
 //! pthread_atfork(3) wipes it.
 //!
-//! The same handler closes our descriptors, but for those of files that are just being made or synced. A lock belongs to the open file description, and lives as long as the last
-//! descriptor of it in any process.
+//! The same handler closes our descriptors, but for those of files that are just being made or synced. A lock belongs to
+//! the open file description, and lives as long as the last descriptor of it in any process.
 
 use super::registry::{Entry, Registry};
 use std::io;
