@@ -136,7 +136,12 @@ impl Queue {
     }
 
     pub(crate) fn write_checkpoint(&self, durable: u64, clean: bool, last: &mut Checkpoint) -> Result<()> {
-        let next = Checkpoint { epoch: last.epoch + 1, durable, first: last.first, clean };
+        self.replace_checkpoint(Checkpoint { durable, clean, ..*last }, last)
+    }
+
+    /// Writes `next` under the next epoch.
+    pub(crate) fn replace_checkpoint(&self, next: Checkpoint, last: &mut Checkpoint) -> Result<()> {
+        let next = Checkpoint { epoch: last.epoch + 1, ..next };
         self.files.directory.write_checkpoint(&next)?;
         *last = next;
         Ok(())

@@ -83,7 +83,7 @@ impl Queue {
         if first <= self.first_offset() {
             return Ok(());
         }
-        let next = Checkpoint { durable: checkpoint.durable.max(first), first, ..*checkpoint };
+        let next = Checkpoint { durable: checkpoint.durable.max(first), first, clean: false, ..*checkpoint };
         self.replace_checkpoint(next, &mut checkpoint)?;
         self.positions.advance_flushed(first); // there is nothing below any more
         self.first.store(first, Ordering::Release);
@@ -175,7 +175,7 @@ impl Queue {
     fn remove_behind(&self, offset: u64, copy: Option<Arc<MappedFile>>, checkpoint: &mut Checkpoint) -> Result<()> {
         let files = &self.files;
         if checkpoint.durable > offset {
-            self.replace_checkpoint(Checkpoint { durable: offset, ..*checkpoint }, checkpoint)?;
+            self.write_checkpoint(offset, false, checkpoint)?;
         }
         if let (Format::Raw, Some(tail)) = (self.meta.format, &self.tail) {
             tail.set_committed(offset);
@@ -201,13 +201,6 @@ impl Queue {
         self.policy.cut(offset);
         self.set_attention(|attention| attention.allocation_at = 0);
         self.moved.notify();
-        Ok(())
-    }
-
-    fn replace_checkpoint(&self, next: Checkpoint, last: &mut Checkpoint) -> Result<()> {
-        let next = Checkpoint { epoch: last.epoch + 1, clean: false, ..next };
-        self.files.directory.write_checkpoint(&next)?;
-        *last = next;
         Ok(())
     }
 }
