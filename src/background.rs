@@ -1,8 +1,8 @@
 //! What is flushed without a caller who waits for it: started flushes, what the policy wants ([`crate::policy`]), the
 //! checkpoint.
 //!
-//! The flush thread does it ([`crate::flush_service`]), and nothing here polls: an append that crosses the offset that a
-//! queue waits for wakes it ([`Queue::published`]), and it names a moment to come again only while something waits.
+//! The flush thread does it ([`crate::flush_service`]), and nothing here polls: an append that crosses the offset that
+//! a queue waits for wakes it ([`Queue::published`]), and it names a moment to come again only while something waits.
 
 use crate::error::{Error, Result, Status};
 use crate::flush_service::Served;

@@ -56,8 +56,8 @@ impl Queue {
         }
     }
 
-    /// For the flush thread: `up_to` was complete. It waits for nothing that a truncation has taken away since, and that
-    /// may never come again.
+    /// For the flush thread: `up_to` was complete. It waits for nothing that a truncation has taken away since, and
+    /// that may never come again.
     pub(crate) fn flush_complete(&self, up_to: u64) -> Result<()> {
         self.commit_staged(up_to, Deadline::Never)?;
         self.sync_in_turn(up_to.min(self.committed(up_to)), Deadline::Never)

@@ -1,5 +1,5 @@
-//! When data is flushed without being asked for, as the host chose, and how far that has come: for the flush thread, which
-//! does it ([`crate::background`]).
+//! When data is flushed without being asked for, as the host chose, and how far that has come: for the flush thread,
+//! which does it ([`crate::background`]).
 
 use crate::options::{FlushPolicy, Options};
 use parking_lot::Mutex;
@@ -21,7 +21,8 @@ pub(crate) struct Policy {
     interval: Duration,
     least_pages: u64,
     page_bytes: u64,
-    /// RAW without a walker: after a power cut nothing but the checkpoint tells where bytes end, so each flush writes it.
+    /// RAW without a walker: after a power cut nothing but the checkpoint tells where bytes end, so each flush writes
+    /// it.
     pub checkpoint_in_flush: bool,
     /// What started flushes want.
     pub started: AtomicU64,

@@ -1,9 +1,9 @@
 //! STAGED: the private buffers that appends store into, and how many of them there may be.
 //!
-//! A buffer is promised to a file when the file is asked for, not when it is made, so that files made ahead of the writer
-//! cannot take more than there are. Its memory is the file's own from then on, and goes back to the kernel when the file
-//! is full and written: what is shared is the right to have one. So nobody ever stores into memory that has become
-//! another file's.
+//! A buffer is promised to a file when the file is asked for, not when it is made, so that files made ahead of the
+//! writer cannot take more than there are. Its memory is the file's own from then on, and goes back to the kernel when
+//! the file is full and written: what is shared is the right to have one. So nobody ever stores into memory that has
+//! become another file's.
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};

@@ -3,8 +3,8 @@
 //! After a clean close the checkpoint tells the end and nothing is read. After the death of the process the page cache
 //! still holds every store: RECORD is walked from the checkpoint on, over whole frames and over claims that were never
 //! finished; RAW's end is in the tail page. After a power cut (another boot, or another mount) pages are of different
-//! ages: RECORD is cut at the first frame that is not whole ([`crate::scan`]), RAW where the host's walker says or behind
-//! the last byte that is not zero ([`crate::walk`]).
+//! ages: RECORD is cut at the first frame that is not whole ([`crate::scan`]), RAW where the host's walker says or
+//! behind the last byte that is not zero ([`crate::walk`]).
 //!
 //! Nothing is changed before everything has been found in order.
 
@@ -227,8 +227,8 @@ fn open_existing(
     check_intact(&directory, &files)?;
     // Whoever crashes from here on leaves a queue that is not clean.
     let tail = Some(directory.begin_tail(place, end.offset)?);
-    // In both slots: were the newer one damaged later, a clean mark in the older one would hide all that is appended from
-    // now on.
+    // In both slots: were the newer one damaged later, a clean mark in the older one would hide all that is appended
+    // from now on.
     let durable = durable.min(end.offset); // less only where salvage has lost what was durable
     let mut checkpoint = Checkpoint { durable, clean: false, ..checkpoint };
     if checkpoint_lost {
@@ -306,7 +306,8 @@ fn check_same(directory: &Directory, meta: &Meta, options: &Options) -> Result<(
     Ok(())
 }
 
-/// A checkpoint is sealed, but not always by this library: what it never writes would be an offset of nothing, or overflow.
+/// A checkpoint is sealed, but not always by this library: what it never writes would be an offset of nothing, or
+/// overflow.
 fn check_checkpoint(directory: &Directory, meta: &Meta, checkpoint: &Checkpoint) -> Result<()> {
     let &Checkpoint { epoch, durable, first, clean } = checkpoint;
     let ends_in_a_frame = clean && meta.format == Format::Record && durable % ALIGNMENT != 0;
@@ -361,7 +362,8 @@ fn open_pool(directory: &Directory, options: &Options, file_bytes: u64) -> Resul
     options.is_staged().then(|| Pool::open(&*directory.os, options, file_bytes)).transpose()
 }
 
-/// STAGED: from here on the files are mapped for reading only, and what lies behind the end of the log is private memory.
+/// STAGED: from here on the files are mapped for reading only, and what lies behind the end of the log is private
+/// memory.
 fn stage(directory: &Directory, files: &mut VecDeque<Arc<MappedFile>>, end: u64, pool: &Arc<Pool>) -> Result<()> {
     let os = &directory.os;
     let unfinished = if files.back().is_some_and(|last| end < last.end()) { files.pop_back() } else { None };
@@ -453,8 +455,8 @@ fn settle(
     Ok(())
 }
 
-/// After a sync that failed the page cache may hold the only copy of records in pages that look clean (fsync(2), NOTES):
-/// made dirty again, they are written by the next flush.
+/// After a sync that failed the page cache may hold the only copy of records in pages that look clean (fsync(2),
+/// NOTES): made dirty again, they are written by the next flush.
 fn dirty_again(directory: &Directory, file: &MappedFile, durable: u64, end: u64) -> Result<()> {
     const STEP_BYTES: usize = 2 << 20;
     let from = durable.clamp(file.start(), file.end());

@@ -60,8 +60,8 @@ impl Staging {
         Staging { files, pool, meta, positions, moved, tail: tail.map(Kept::from), poison, turn }
     }
 
-    /// Writes everything that is complete to the files. The deadline bounds the wait for another thread's commit, not the
-    /// writing: the caller looks at `committed` afterwards. The first failure poisons the queue.
+    /// Writes everything that is complete to the files. The deadline bounds the wait for another thread's commit, not
+    /// the writing: the caller looks at `committed` afterwards. The first failure poisons the queue.
     pub fn commit(&self, deadline: Deadline) -> Result<()> {
         if self.positions.committed() >= self.wrote() {
             return Ok(());

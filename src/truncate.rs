@@ -1,9 +1,10 @@
 //! Truncation: the end of the log moves back, or its beginning moves on, durably.
 //!
-//! **The end.** Writers take no lock, so nobody can tell when the last of them has stopped looking at the end; and zeroing
-//! what is cut in its place would have one that looked before write behind the new end. So they are shut out of the file
-//! instead: what is left of it is taken, all of it, which is what a writer that comes too late finds for ever. A file that
-//! is cut in the middle is replaced by a copy of what stays. Whoever still reads the old one reads what was there.
+//! **The end.** Writers take no lock, so nobody can tell when the last of them has stopped looking at the end; and
+//! zeroing what is cut in its place would have one that looked before write behind the new end. So they are shut out of
+//! the file instead: what is left of it is taken, all of it, which is what a writer that comes too late finds for ever.
+//! A file that is cut in the middle is replaced by a copy of what stays. Whoever still reads the old one reads what was
+//! there.
 //!
 //! On disk, each step leaves the old log, or the beginning of it up to the new end at least:
 //! 1. a copy of the cut file's beginning under a temporary name, synced: an open removes it;
@@ -13,8 +14,8 @@
 //! 4. the copy takes the place of the cut file;
 //! 5. the directory is synced.
 //!
-//! **The beginning.** The checkpoint names the new first file, then the files before it are removed: an open removes those
-//! that are left.
+//! **The beginning.** The checkpoint names the new first file, then the files before it are removed: an open removes
+//! those that are left.
 
 use crate::append::busy;
 use crate::checkpoint::Checkpoint;
@@ -92,8 +93,8 @@ impl Queue {
         gone.iter().try_for_each(|file| self.files.directory.remove(file.start()))
     }
 
-    /// Unmaps the files that truncations have removed, unless a view or a call still holds them, if `is_unused` says that no
-    /// other call which began before it was asked is inside the queue.
+    /// Unmaps the files that truncations have removed, unless a view or a call still holds them, if `is_unused` says
+    /// that no other call which began before it was asked is inside the queue.
     ///
     /// # Safety
     /// What `is_unused` says is true, and the calling thread uses no reference that it got from the queue before.

@@ -1,4 +1,5 @@
-//! What a forked child keeps of its parent's queues: nothing. (That its calls are refused is tested in `src/capi/tests.rs`.)
+//! What a forked child keeps of its parent's queues: nothing. (That its calls are refused is tested in
+//! `src/capi/tests.rs`.)
 
 mod support;
 
