@@ -153,6 +153,7 @@ impl Queue {
     fn wait_for_writers(&self, fence: &Fence<'_>) -> Result<u64> {
         let end = fence.at.map_or(fence.file.end(), |at| fence.file.start() + at);
         while self.advance_wrote(end) < end {
+            self.check_not_poisoned()?; // a writer that met a lost page, or ended in a panic, is never done
             if self.has_open_claims() {
                 return Err(busy_with_claims());
             }
@@ -169,6 +170,8 @@ impl Queue {
         }
         let cut = self.files.table.find(offset).expect("a file below the end");
         let copy = self.files.copy_beginning(&cut, stays)?;
+        // A lost page was copied as zeros; the copy goes with the next open.
+        self.check_intact(&cut, 0, stays)?;
         copy.reserved().store(stays, Ordering::Release);
         Ok(Some(copy))
     }
