@@ -11,9 +11,8 @@
 //! | `floor` | memory of the same kind without the library |
 //! | `machine` `report` | where this ran; tables, medians, verdicts |
 //!
-//! `cargo bench -- --quick` takes less of everything; names of parts (`speed`, `rate`, `durable`, `footprint`, `open`) run
-//! these only.
-//! The files go to a temporary directory below the target directory, or below `MFQ_BENCH_DIR`.
+//! `cargo bench -- --quick` takes less of everything; names of parts (`speed`, `rate`, `durable`, `footprint`, `open`)
+//! run these only. The files go to a temporary directory below the target directory, or below `MFQ_BENCH_DIR`.
 
 mod durable;
 mod floor;

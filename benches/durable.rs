@@ -1,5 +1,5 @@
-//! What does a durable append cost, beside the same store and ranged msync into a file prepared the same way, and how many
-//! writers share a sync?
+//! What does a durable append cost, beside the same store and ranged msync into a file prepared the same way, and how
+//! many writers share a sync?
 
 use crate::FILE_BYTES;
 use crate::floor::SyncedFloor;

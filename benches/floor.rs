@@ -6,8 +6,8 @@ use memmap2::{Advice, MmapMut, MmapOptions};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
-/// Files as the library prepares them, walked through as it does: reserved, mapped shared, huge pages asked for, populated
-/// while the walk is still in the file before.
+/// Files as the library prepares them, walked through as it does: reserved, mapped shared, huge pages asked for,
+/// populated while the walk is still in the file before.
 pub struct MappedFloor {
     directory: PathBuf,
     current: MmapMut,

@@ -1,5 +1,5 @@
-//! libmfq as a host sees it: the release libmfq.so, opened with dlopen, called through C function pointers. (Called from
-//! the rlib, an append could be inlined into the loop that measures it.)
+//! libmfq as a host sees it: the release libmfq.so, opened with dlopen, called through C function pointers. (Called
+//! from the rlib, an append could be inlined into the loop that measures it.)
 
 use mfq::capi::{
     MFQ_COMMITTED, MFQ_RAW, MFQ_RECORD, MFQ_STAGED, mfq_offsets_t, mfq_options_t, mfq_queue_t, mfq_span_t, mfq_stats_t,

@@ -24,7 +24,8 @@ impl Scratch {
     }
 }
 
-/// Gives a file's blocks and pages back and leaves its length as it is: its bytes are zeros, and it can still be mapped.
+/// Gives a file's blocks and pages back and leaves its length as it is: its bytes are zeros, and it can still be
+/// mapped.
 pub fn empty_file(path: &Path, bytes: u64) {
     let file = fs::OpenOptions::new().write(true).open(path);
     let file = file.unwrap_or_else(|error| panic!("{}: {error}", path.display()));

@@ -1,4 +1,5 @@
-//! How long an open takes: of a queue that was not closed, whose end has to be found, and of one of many files that was.
+//! How long an open takes: of a queue that was not closed, whose end has to be found, and of one of many files that
+//! was.
 
 use crate::FILE_BYTES;
 use crate::library::{Format, Queue};

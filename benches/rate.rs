@@ -1,5 +1,5 @@
-//! How late are appends at a fixed rate? Each is timed from the moment it was meant to begin, so that a stall counts for
-//! all that it held up.
+//! How late are appends at a fixed rate? Each is timed from the moment it was meant to begin, so that a stall counts
+//! for all that it held up.
 
 use crate::FILE_BYTES;
 use crate::floor::PlainMemory;

@@ -1,7 +1,8 @@
 //! How fast are appends, beside memcpy and memcpy + CRC32C into a mapping of the same kind?
 //!
 //! A loop of appends outruns any prefault, so both sides are measured in laps over pages that are ready: a lap appends
-//! less than what the library has readied, and between laps, untimed, the library catches up. The kinds of lap take turns.
+//! less than what the library has readied, and between laps, untimed, the library catches up. The kinds of lap take
+//! turns.
 
 use crate::FILE_BYTES;
 use crate::floor::MappedFloor;

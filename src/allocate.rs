@@ -187,7 +187,8 @@ impl AllocationService {
             let Some(request) = table.request(files, start, true) else {
                 return Err(Error::new(Status::Busy, "no buffer of the pool is free"));
             };
-            // Counted from the request and not from this call, so that a caller who comes often for a short time is served.
+            // Counted from the request and not from this call, so that a caller who comes often for a short time is
+            // served.
             let help_yourself_at = request.since + HELP_YOURSELF_AFTER;
             let failures_seen = *failures_before.get_or_insert(request.failures);
             match &request.state {
@@ -255,8 +256,8 @@ impl AllocationService {
         unclaimed
     }
 
-    /// The end of the queue will move back to `end`: no file is made ahead until `files.end_moved`, those that were made and
-    /// not handed out are returned, the last one first, and nothing is done any more to those behind.
+    /// The end of the queue will move back to `end`: no file is made ahead until `files.end_moved`, those that were
+    /// made and not handed out are returned, the last one first, and nothing is done any more to those behind.
     pub fn withdraw_ahead(&self, files: &QueueFiles, end: u64) -> Vec<Arc<MappedFile>> {
         let mut table = self.table.lock();
         files.begin_to_move_end();
@@ -339,8 +340,8 @@ impl AllocationService {
         if still_wanted(&table) {
             table.deliver(key, files, outcome);
         } else if let Ok(file) = outcome {
-            // Withdrawn after its last look. It is removed with the others, from the last one back, so that no gap is left
-            // where one of them cannot be: `withdraw` waits for `in_work`.
+            // Withdrawn after its last look. It is removed with the others, from the last one back, so that no gap is
+            // left where one of them cannot be: `withdraw` waits for `in_work`.
             table.withdrawn.push((files.generation, file));
         }
         table.end_work(files.generation);
@@ -375,8 +376,8 @@ fn survive(what: &str, work: impl FnOnce() -> Result<()>) {
 }
 
 impl Table {
-    /// The request for a file, made if there is none; an awaited one moves up. `None` if it would need a buffer, and none
-    /// is free.
+    /// The request for a file, made if there is none; an awaited one moves up. `None` if it would need a buffer, and
+    /// none is free.
     fn request(&mut self, files: &Arc<QueueFiles>, start: u64, awaited: bool) -> Option<&Request> {
         let key = (files.generation, start);
         match self.requests.get(&key).map(|request| &request.state) {
@@ -521,7 +522,8 @@ impl Table {
     }
 
     /// The next pages to ready, for the queue that asked first and has not run far enough ahead. New files are synced
-    /// before, as a sync writes what is readied: but for the pages that a writer is about to enter, unless syncs pile up.
+    /// before, as a sync writes what is readied: but for the pages that a writer is about to enter, unless syncs pile
+    /// up.
     fn prefault_step(&mut self) -> Option<(Arc<QueueFiles>, PrefaultStep)> {
         while let Some(files) = self.attention.front() {
             let Some(step) = self.next_pages(files) else {

@@ -3,8 +3,8 @@
 //! RECORD: see [`crate::place`]; a record is published by one store of its commit word.
 //!
 //! RAW: space in a file is given away by moving its counter. The one writer whose move crosses the end fills the rest
-//! and rolls; those behind it find the counter past the end and go to the next file. Bytes become committed in the order
-//! they were given away, so an append returns after the copies before its own.
+//! and rolls; those behind it find the counter past the end and go to the next file. Bytes become committed in the
+//! order they were given away, so an append returns after the copies before its own.
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -207,12 +207,12 @@ impl Queue {
         }
     }
 
-    /// The position this thread was given, which may be too far for `len` bytes to fit. A position at or below the limit
-    /// from which they do not fit is given to one thread only: it fills the file.
+    /// The position this thread was given, which may be too far for `len` bytes to fit. A position at or below the
+    /// limit from which they do not fit is given to one thread only: it fills the file.
     #[inline]
     pub(crate) fn add_raw(&self, file: &MappedFile, len: usize) -> Result<u64> {
-        // Not a plain addition: beside an open claim it would push the counter over space that nobody fills, and whoever
-        // looks at it meanwhile (`reserved`, a claim that begins) would take that for given away.
+        // Not a plain addition: beside an open claim it would push the counter over space that nobody fills, and
+        // whoever looks at it meanwhile (`reserved`, a claim that begins) would take that for given away.
         let add = |counter: u64| (counter & raw::EXCLUSIVE == 0).then_some(counter + len as u64);
         file.reserved().fetch_update(Ordering::AcqRel, Ordering::Acquire, add).map_err(|_| busy())
     }
@@ -263,8 +263,9 @@ impl Queue {
 
     #[cold]
     fn wait_turn_slowly(&self, offset: u64) -> Result<()> {
-        // The writers before this one are copying: a copy takes some ten to some hundred nanoseconds, a sleep and a wake
-        // several thousand. So a sleep is for those that lost their processor, or wait for the disk in a page fault.
+        // The writers before this one are copying: a copy takes some ten to some hundred nanoseconds, a sleep and a
+        // wake several thousand. So a sleep is for those that lost their processor, or wait for the disk in a page
+        // fault.
         for _ in 0..200 {
             std::hint::spin_loop();
             if self.positions.wrote() == offset {

@@ -50,8 +50,8 @@ fn parse_file_name(name: &OsStr) -> Option<u64> {
     digits.parse().ok().filter(|&start| start <= MOST_OFFSET)
 }
 
-/// The data files, in order. Directories are passed over; whatever else a RocketMQ loader would stumble over is refused,
-/// by name.
+/// The data files, in order. Directories are passed over; whatever else a RocketMQ loader would stumble over is
+/// refused, by name.
 fn list_files(os: &dyn Os, path: &Path, queue: BorrowedFd<'_>) -> Result<Vec<Listed>> {
     let names = os.list(queue).map_err(|cause| Error::system(format_args!("{}: listing", path.display()), cause))?;
     let mut files = Vec::new();
@@ -162,8 +162,8 @@ impl Directory {
     /// Lets another open of the queue succeed. Nothing in the directory is touched afterwards.
     pub fn unlock(&self) {
         if let Some(lock) = self.lock.lock().take() {
-            // Closing is not enough: a process that the host forks has a copy until it execs, and the lock lives as long
-            // as the last one.
+            // Closing is not enough: a process that the host forks has a copy until it execs, and the lock lives as
+            // long as the last one.
             let _ = self.os.lock(lock.as_fd(), Lock::Released);
         }
     }

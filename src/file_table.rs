@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 /// The files of one queue in order, without a gap.
 ///
-/// A file put in stays as long as the table, among the removed ones at last: so the one that appends go to can be a plain
-/// pointer, which costs them one load. Counting each append in and out of its file would cost each of them two steps on a
-/// line that all share; so whoever removes files finds out by the pins of the calls when nobody is inside any more.
+/// A file put in stays as long as the table, among the removed ones at last: so the one that appends go to can be a
+/// plain pointer, which costs them one load. Counting each append in and out of its file would cost each of them two
+/// steps on a line that all share; so whoever removes files finds out by the pins of the calls when nobody is inside
+/// any more.
 pub(crate) struct FileTable {
     file_bytes: u64,
     files: RwLock<VecDeque<Arc<MappedFile>>>,
@@ -64,8 +65,8 @@ impl FileTable {
     /// The same without holding it: it stays as long as the table, or until `release_removed` if it is removed.
     pub fn find_ref(&self, offset: u64) -> Option<&MappedFile> {
         let found = self.locate(offset, Arc::as_ptr)?;
-        // SAFETY: its `Arc` lives as long as `self`, among the removed ones too, unless `release_removed` is called: who
-        // does that knows that this call has ended, and a thread of the library has entered.
+        // SAFETY: its `Arc` lives as long as `self`, among the removed ones too, unless `release_removed` is called:
+        // who does that knows that this call has ended, and a thread of the library has entered.
         Some(unsafe { &*found })
     }
 
@@ -109,8 +110,8 @@ impl FileTable {
         files.iter().rev().take_while(|file| file.start() >= offset).cloned().collect()
     }
 
-    /// Removes all that lies at and behind `offset`; where that is in the middle of a file, `in_its_place` takes it. `also`
-    /// is done in the same moment, as far as `unless_cut` is concerned. Nobody else moves the end meanwhile.
+    /// Removes all that lies at and behind `offset`; where that is in the middle of a file, `in_its_place` takes it.
+    /// `also` is done in the same moment, as far as `unless_cut` is concerned. Nobody else moves the end meanwhile.
     pub fn cut(&self, offset: u64, in_its_place: Option<Arc<MappedFile>>, also: impl FnOnce()) {
         let mut files = self.files.write();
         let kept = files.partition_point(|file| file.end() <= offset);
@@ -140,7 +141,8 @@ impl FileTable {
     pub unsafe fn release_removed(&self, is_unused: impl FnOnce() -> bool) {
         // Held over the question: what is removed after it has been asked stays.
         let mut removed = self.removed.lock();
-        // Written, not only read: a guest who comes later has seen what this thread did before, and finds no removed file.
+        // Written, not only read: a guest who comes later has seen what this thread did before, and finds no removed
+        // file.
         let no_guest = || self.guests.fetch_add(0, Ordering::AcqRel) == 0;
         if !removed.is_empty() && no_guest() && is_unused() {
             removed.clear();

@@ -1,6 +1,6 @@
 //! Flushing: what is committed goes to stable storage, by ranged syncs of exactly what is asked for.
 //!
-//! Many threads share one sync ([`crate::turns`]). What is flushed without anybody waiting is [`crate::policy`]'s affair.
+//! Many threads share one sync ([`crate::turns`]). What is flushed without anybody waiting is in [`crate::background`].
 
 use crate::checkpoint::Checkpoint;
 use crate::deadline::Deadline;
@@ -56,13 +56,20 @@ impl Queue {
         }
     }
 
-    /// For the flush thread: `up_to` is committed.
-    pub(crate) fn flush_committed(&self, up_to: u64) -> Result<()> {
-        self.flush_to(up_to, Deadline::Never)
+    /// For the flush thread: `up_to` was complete. It waits for nothing that a truncation has taken away since, and
+    /// that may never come again.
+    pub(crate) fn flush_complete(&self, up_to: u64) -> Result<()> {
+        self.commit_staged(up_to, Deadline::Never)?;
+        self.sync_in_turn(up_to.min(self.committed(up_to)), Deadline::Never)
     }
 
     fn flush_to(&self, up_to: u64, deadline: Deadline) -> Result<()> {
         self.wait(Which::Committed, up_to, deadline)?;
+        self.sync_in_turn(up_to, deadline)
+    }
+
+    /// `up_to` is committed.
+    fn sync_in_turn(&self, up_to: u64, deadline: Deadline) -> Result<()> {
         let done = || {
             self.check_open()?;
             if self.positions.flushed() >= up_to {
@@ -73,7 +80,7 @@ impl Queue {
         };
         let Some(turn) = self.turns.enter(up_to, deadline, done)? else { return Ok(()) };
         let _poisons = PoisonsIfUnwound(self); // before the turn ends, and the next begins
-        // Everybody whose wish it is has waited for that; but one who has gone since may have seen the log end elsewhere.
+        // All of it was committed when it was wished for, but a truncation may have come first.
         let up_to = turn.wanted.min(self.positions.committed());
         self.sync_to(up_to)?;
         self.want_checkpoint(up_to);
@@ -95,7 +102,6 @@ impl Queue {
 
     /// One thread at a time: the one whose turn it is.
     fn sync_to(&self, up_to: u64) -> Result<()> {
-        let up_to = up_to.min(self.positions.committed()); // a truncation may have come first
         // What the pages held may be gone after a failed sync, while they look clean: no second one can be trusted.
         self.sync_range(self.positions.flushed(), up_to).inspect_err(|_| self.poison())?;
         if self.policy.checkpoint_in_flush {
@@ -130,7 +136,12 @@ impl Queue {
     }
 
     pub(crate) fn write_checkpoint(&self, durable: u64, clean: bool, last: &mut Checkpoint) -> Result<()> {
-        let next = Checkpoint { epoch: last.epoch + 1, durable, first: last.first, clean };
+        self.replace_checkpoint(Checkpoint { durable, clean, ..*last }, last)
+    }
+
+    /// Writes `next` under the next epoch.
+    pub(crate) fn replace_checkpoint(&self, next: Checkpoint, last: &mut Checkpoint) -> Result<()> {
+        let next = Checkpoint { epoch: last.epoch + 1, ..next };
         self.files.directory.write_checkpoint(&next)?;
         *last = next;
         Ok(())
@@ -152,5 +163,35 @@ impl Drop for PoisonsIfUnwound<'_> {
         if std::thread::panicking() {
             self.0.poison_by_panic();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+    use crate::os;
+    use std::time::Duration;
+
+    #[test]
+    fn the_flush_thread_does_not_wait_for_what_a_truncation_has_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { file_size: 64 << 10, ..Options::default() };
+        let queue = Queue::open(os::native(), dir.path(), &options).unwrap();
+        let kept = queue.append(b"kept").unwrap();
+        let cut = queue.append(b"cut").unwrap();
+        queue.truncate_after(kept.end).unwrap();
+        let (done, is_done) = crossbeam_channel::bounded(1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                if is_done.recv_timeout(Duration::from_secs(60)).is_err() {
+                    queue.begin_close(); // who waits in vain comes out, and fails
+                }
+            });
+            let flushed = queue.flush_complete(cut.end); // as if it had looked at the end before
+            done.send(()).unwrap();
+            flushed.unwrap();
+        });
+        assert_eq!(queue.offsets().unwrap().flushed, kept.end);
     }
 }

@@ -1,8 +1,8 @@
 //! The flush service: what a queue wants done on its disk without a caller waiting for it.
 //!
-//! One per device, with one thread, so that a disk that hangs holds up its own queues only. The thread is there from the
-//! first time a queue asks for it; it sleeps until one asks, or until the moment that one has named. What it does for a
-//! queue the queue knows ([`crate::policy`]).
+//! One per device, with one thread, so that a disk that hangs holds up its own queues only. The thread is there from
+//! the first time a queue asks for it; it sleeps until one asks, or until the moment that one has named. What it does
+//! for a queue the queue knows ([`crate::background`]).
 
 use crate::error::{Error, Result};
 use crate::log::{self, Level};

@@ -9,25 +9,28 @@
 //! | module | question it answers |
 //! |---|---|
 //! | `capi` | how C calls in, and gets its answers |
-//! | `append` `claim` `reader` `flush` `policy` `truncate` `recovery` | what can be done with a log |
+//! | `append` `claim` `reader` `flush` `background` `truncate` `recovery` | what can be done with a log |
 //! | `scan` `walk` | where a log ends: in RECORD, in RAW |
 //! | `queue` | what an open queue is, and how it goes from one file to the next |
 //! | `staging` `words` | how STAGED's bytes get to the files; a file's commit words, and how far they are whole |
-//! | `place` `frame` `record` `raw` `rocketmq` | how writers share the end of the log; one frame in its file; the bytes of RECORD, of RAW, of RocketMQ's messages |
+//! | `place` `frame` | how writers share the end of the log; one frame in its file |
+//! | `record` `raw` `rocketmq` | the bytes of RECORD, of RAW, of RocketMQ's messages |
 //! | `allocate` `runtime` | who makes files, in which order; what the process has once |
 //! | `queue_files` `file_table` `positions` | one queue's files; which holds an offset; how far they are written |
-//! | `flush_service` `turns` | what is done on a disk with nobody waiting; whose turn it is to sync |
+//! | `flush_service` `turns` `policy` | what is done on a disk with nobody waiting; whose turn it is to sync; when to |
 //! | `directory` `meta` `checkpoint` `tail` `sealed` | names, the lock, the small files in `.mfq` |
 //! | `mapped_file` `pool` | one file: its mapping and who holds it; how many private buffers there may be |
+//! | `event` | waiting for a position to move |
 //! | `pin` | which handles of C are in use by a call |
 //! | `os` | every system call |
-//! | `error` `options` `stats` `deadline` `event` `give_way` `log` | used by all |
+//! | `error` `options` `stats` `report` `deadline` `give_way` `log` | used by all |
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
 compile_error!("libmfq is for Linux on 64-bit little-endian machines: its mappings, locks and offsets depend on it");
 
 mod allocate;
 mod append;
+mod background;
 pub mod capi;
 mod checkpoint;
 mod claim;
@@ -56,6 +59,7 @@ mod raw;
 mod reader;
 mod record;
 mod recovery;
+mod report;
 mod rocketmq;
 mod runtime;
 mod scan;
@@ -76,5 +80,5 @@ pub use options::{Filler, FlushPolicy, Format, Mode, Options, Walk};
 pub use positions::{FilePositions, Positions};
 pub use queue::{Offsets, OpenQueue, Queue, Span, Which};
 pub use reader::{ReadOutcome, Reader, View};
-pub use recovery::{Ended, Recovery};
+pub use report::{Ended, Recovery};
 pub use stats::{CREATION_BUCKETS, Stats};

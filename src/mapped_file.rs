@@ -5,14 +5,14 @@
 //! once, so that file and queue cannot disagree.
 //!
 //! In STAGED a file that is written to is private memory, and reaches the disk by `write_back`. Once it is full and
-//! written, `release` puts the file itself in the memory's place, at the same addresses: whoever reads there, or holds a
-//! view, sees the same bytes before and after. Nobody stores there any more: who was given space is done when all of it
-//! is complete, and space is given away by a counter, not by a word in the memory (see [`crate::words`]).
+//! written, `release` puts the file itself in the memory's place, at the same addresses: whoever reads there, or holds
+//! a view, sees the same bytes before and after. Nobody stores there any more: who was given space is done when all of
+//! it is complete, and space is given away by a counter, not by a word in the memory (see [`crate::words`]).
 //!
 //! No Rust reference is ever made to mapped bytes: another process may write them. Access is through raw pointers and
 //! atomics, and bytes are copied out before anything judges them.
 
-use crate::os::{Advice, MmapRaw, Os, Watched, write_all};
+use crate::os::{Advice, Kept, MmapRaw, Os, Watched, write_all};
 use crate::pool::Buffer;
 use parking_lot::RwLock;
 use std::io;
@@ -23,8 +23,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// A writer goes on where it was: behind a copy of at least so many bytes (the start of the range) as many more are
-/// fetched into the cache, at most so many (its end). An append's atomic steps wait until all stores before them are done, so without it each append waits for
-/// its own cache misses: 1 KiB in RAW took 130 ns, and takes 60. For shorter copies the hardware keeps up by itself.
+/// fetched into the cache, at most so many (its end). An append's atomic steps wait until all stores before them are
+/// done, so without it each append waits for its own cache misses: 1 KiB in RAW took 130 ns, and takes 60. For shorter
+/// copies the hardware keeps up by itself.
 const FETCHED_AHEAD: Range<usize> = 512..1024;
 
 /// Memory is given back in steps, as each holds the address-space lock.
@@ -61,7 +62,7 @@ pub struct MappedFile {
 
 /// What a file has while its stores go to private memory.
 struct Staged {
-    fd: OwnedFd,
+    fd: Kept,
     /// None in recovery, where the memory is copies of single pages.
     _buffer: Option<Buffer>,
 }
@@ -76,7 +77,7 @@ impl MappedFile {
 
     /// `map` is private memory that stands for the file `fd`.
     pub(crate) fn staged(os: Arc<dyn Os>, start: u64, map: MmapRaw, fd: OwnedFd) -> MappedFile {
-        let staged = Some(RwLock::new(Some(Staged { fd, _buffer: None })));
+        let staged = Some(RwLock::new(Some(Staged { fd: fd.into(), _buffer: None })));
         MappedFile { staged, ..MappedFile::new(os, start, map) }
     }
 
@@ -117,8 +118,8 @@ impl MappedFile {
         &self.reserved.0
     }
 
-    /// Whether `[at, at + len)` is still the file itself. Asked after bytes were used: where the guard against SIGBUS has
-    /// put other pages, what was stored reaches no disk and what was loaded is no data.
+    /// Whether `[at, at + len)` is still the file itself. Asked after bytes were used: where the guard against SIGBUS
+    /// has put other pages, what was stored reaches no disk and what was loaded is no data.
     #[inline]
     pub(crate) fn is_intact(&self, at: u64, len: u64) -> bool {
         self.watched.is_intact(at, len)
@@ -263,8 +264,8 @@ impl MappedFile {
             return Ok(());
         }
         let from = self.at_mut(at, len as usize).cast_const();
-        // SAFETY: in bounds (checked by `at_mut`), private to this process, and published, so nobody stores there: but for
-        // the host of a claim that was closed under it, and of such bytes only the kernel makes a copy.
+        // SAFETY: in bounds (checked by `at_mut`), private to this process, and published, so nobody stores there: but
+        // for the host of a claim that was closed under it, and of such bytes only the kernel makes a copy.
         self.write_to_file(at, unsafe { std::slice::from_raw_parts(from, len as usize) })
     }
 

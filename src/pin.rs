@@ -8,14 +8,15 @@
 //! ```
 //!
 //! Of the two stores at least one is seen by the other side. If the call sees the dead state, it clears its cell and
-//! touches nothing. If the close sees the handle, it waits until the cell is something else. Cells are written with Release
-//! and read with Acquire, so all that the call did comes before what the close does then. (The store of a handle too:
-//! the close may read the *next* handle in the cell, and has to see the end of the call before it.)
+//! touches nothing. If the close sees the handle, it waits until the cell is something else. Cells are written with
+//! Release and read with Acquire, so all that the call did comes before what the close does then. (The store of a
+//! handle too: the close may read the *next* handle in the cell, and has to see the end of the call before it.)
 //!
 //! A call that waits for as long as it likes says meanwhile that it is at rest: a close waits for it all the same, but
 //! whoever only wants to know that nobody uses what was there before (`is_unused`) need not.
 //!
-//! The record itself is seen as well: its push onto the list comes before the store to its cell, hence before `light()`.
+//! The record itself is seen as well: its push onto the list comes before the store to its cell, hence before
+//! `light()`.
 
 use crate::os::{heavy_barrier, light_barrier};
 use std::cell::Cell;

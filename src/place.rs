@@ -2,8 +2,8 @@
 //!
 //! One compare-and-swap of the commit word, from 0 to claimed-with-length, puts a frame at the end. A writer that finds
 //! the word taken steps over its length and tries there. So everything before a placed frame is placed, whatever
-//! happens to the writers in between; recovery can step over each of them, and no writer waits for another. (Reserving by
-//! an addition and placing afterwards would let one writer stopped in between hide all that follow from recovery.)
+//! happens to the writers in between; recovery can step over each of them, and no writer waits for another. (Reserving
+//! by an addition and placing afterwards would let one writer stopped in between hide all that follow from recovery.)
 //!
 //! The algorithm knows commit words and nothing else, so that a model checker can run it over words of its own.
 
@@ -147,8 +147,9 @@ mod tests {
     use loom::thread;
     use std::convert::Infallible;
 
-    /// Explores everything, in both ways of placing, up to so many preemptions; `LOOM_MAX_PREEMPTIONS` says otherwise. (Three threads without a
-    /// bound take hours; nearly every known bug shows with two: loom's documentation, "Large models".)
+    /// Explores everything, in both ways of placing, up to so many preemptions; `LOOM_MAX_PREEMPTIONS` says otherwise.
+    /// (Three threads without a bound take hours; nearly every known bug shows with two: loom's documentation, "Large
+    /// models".)
     fn explore(model: impl Fn(bool) + Sync + Send + Clone + 'static) {
         for counted in [false, true] {
             let model = model.clone();

@@ -1,12 +1,11 @@
 //! STAGED: the private buffers that appends store into, and how many of them there may be.
 //!
-//! A buffer is promised to a file when the file is asked for, not when it is made, so that files made ahead of the writer
-//! cannot take more than there are. Its memory is the file's own from then on, and goes back to the kernel when the file
-//! is full and written: what is shared is the right to have one. So nobody ever stores into memory that has become
-//! another file's.
+//! A buffer is promised to a file when the file is asked for, not when it is made, so that files made ahead of the
+//! writer cannot take more than there are. Its memory is the file's own from then on, and goes back to the kernel when
+//! the file is full and written: what is shared is the right to have one. So nobody ever stores into memory that has
+//! become another file's.
 
 use crate::deadline::Deadline;
-use crate::directory::Directory;
 use crate::error::{Error, Result, Status};
 use crate::options::Options;
 use crate::os::{MmapRaw, Os};
@@ -59,18 +58,16 @@ impl Pool {
         Ok(Arc::new(Pool { locked, fail_fast, counts: Mutex::new(counts), changed: Condvar::new() }))
     }
 
-    /// Memory for a file that has been promised a buffer.
-    pub fn memory(&self, directory: &Directory, start: u64, len: u64) -> Result<MmapRaw> {
-        let memory = directory.os.map_private(None, len as usize).and_then(|memory| {
+    /// Memory for the file `name`, which has been promised a buffer.
+    pub fn memory(&self, os: &dyn Os, name: &str, len: u64) -> Result<MmapRaw> {
+        let memory = os.map_private(None, len as usize).and_then(|memory| {
             if self.locked {
-                directory.os.lock_memory(&memory)?;
+                os.lock_memory(&memory)?;
             }
             Ok(memory)
         });
-        memory.map_err(|cause| {
-            let what = format_args!("{}: a buffer of {len} bytes", directory.name(start));
-            Error::system(what, cause).with_status(Status::NoMemory)
-        })
+        let what = format_args!("{name}: a buffer of {len} bytes");
+        memory.map_err(|cause| Error::system(what, cause).with_status(Status::NoMemory))
     }
 
     pub fn take(self: &Arc<Pool>) -> Option<Buffer> {

@@ -3,7 +3,8 @@
 use crate::mapped_file::MappedFile;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Each only grows, but for a truncation. Kept apart from the queue, so that a held file still answers after the queue is closed.
+/// Each only grows, but for a truncation. Kept apart from the queue, so that a held file still answers after the queue
+/// is closed.
 ///
 /// In MMAP what is written is committed: one number is both.
 pub struct Positions {

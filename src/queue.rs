@@ -1,7 +1,7 @@
 //! An open queue: its files in order, its positions, the step from one file to the next.
 //!
 //! What can be done with it has files of its own: [`crate::append`], [`crate::claim`], [`crate::reader`],
-//! [`crate::flush`], [`crate::policy`], [`crate::truncate`], [`crate::recovery`].
+//! [`crate::flush`], [`crate::background`], [`crate::truncate`], [`crate::recovery`].
 
 use crate::allocate::{self, Found, PREFAULT_AHEAD_BYTES};
 use crate::checkpoint::Checkpoint;
@@ -23,7 +23,7 @@ use crate::positions::Positions;
 use crate::queue_files::QueueFiles;
 use crate::raw;
 use crate::record::HEADER_BYTES;
-use crate::recovery::Recovery;
+use crate::report::Recovery;
 use crate::runtime::{self, Lease};
 use crate::staging::Staging;
 use crate::stats::{Stats, count};
@@ -87,7 +87,8 @@ pub struct Queue {
     pub(crate) recovery: Recovery,
     /// Where the first file begins; moves under the checkpoint's lock.
     pub(crate) first: AtomicU64,
-    /// Held by whoever moves the end back; shared by those who take the next file, and by those who ask where the end is.
+    /// Held by whoever moves the end back; shared by those who take the next file, and by those who ask where the end
+    /// is.
     pub(crate) end_moves: RwLock<()>,
     pub(crate) positions: Arc<Positions>,
     /// A position moved, or the queue was closed.
@@ -329,8 +330,8 @@ impl Queue {
         self.mark_clean().and(removed)
     }
 
-    /// A sync failed: what is in the page cache may be lost although it looks fine, so nothing can be called durable any
-    /// more (fsync(2) reports such a loss once).
+    /// A sync failed: what is in the page cache may be lost although it looks fine, so nothing can be called durable
+    /// any more (fsync(2) reports such a loss once).
     pub(crate) fn poison(&self) {
         self.poison_by(0);
     }
@@ -399,8 +400,8 @@ impl Queue {
         self.files.directory.os.now_ms()
     }
 
-    /// The file after `full`, or the first one, waited for until the deadline. It is in the table, and not yet the last. The
-    /// caller has the end hold still.
+    /// The file after `full`, or the first one, waited for until the deadline. It is in the table, and not yet the
+    /// last. The caller has the end hold still.
     pub(crate) fn next_file(&self, full: Option<&MappedFile>, deadline: Deadline) -> Result<&MappedFile> {
         let start = full.map_or(self.first_offset(), MappedFile::end);
         if let Some(file) = self.files.table.find_ref(start) {

@@ -88,8 +88,8 @@ impl QueueFiles {
         self.end_moves.store(false, Ordering::Release);
     }
 
-    /// A file like `old` up to position `len`, and zeros behind, durable under a temporary name. It is written through its
-    /// descriptor: on a full disk that is an error.
+    /// A file like `old` up to position `len`, and zeros behind, durable under a temporary name. It is written through
+    /// its descriptor: on a full disk that is an error.
     pub fn copy_beginning(&self, old: &MappedFile, len: u64) -> Result<Arc<MappedFile>> {
         let start = old.start();
         let fd = self.directory.create_temporary(start, old.size())?;
@@ -113,14 +113,14 @@ impl QueueFiles {
         Ok(file)
     }
 
-    /// Makes the file at `start`: under a temporary name, blocks reserved, mapped, renamed. Nothing can fail once it has
-    /// its name, and `wanted` is asked right before, so that a file withdrawn meanwhile never gets one.
+    /// Makes the file at `start`: under a temporary name, blocks reserved, mapped, renamed. Nothing can fail once it
+    /// has its name, and `wanted` is asked right before, so that a file withdrawn meanwhile never gets one.
     pub fn create(&self, start: u64, wanted: impl Fn() -> bool) -> Result<Arc<MappedFile>> {
         let len = self.table.file_bytes();
         let fd = self.directory.create_temporary(start, len)?;
         let map = match &self.pool {
             None => self.directory.map(fd.as_fd(), start, len, true),
-            Some(pool) => pool.memory(&self.directory, start, len),
+            Some(pool) => pool.memory(&*self.directory.os, &self.directory.name(start), len),
         };
         let map = map.inspect_err(|_| self.directory.remove_temporary(start))?;
         if !wanted() {
@@ -143,8 +143,9 @@ impl QueueFiles {
     pub fn sync(&self, file: &MappedFile, at: u64, len: u64) -> Result<()> {
         let synced = match self.pool {
             None => file.sync(at, len),
-            // Opened again, as a descriptor per file that is not flushed might be too many. An error that nobody was told
-            // of yet is told to whoever opens the file next (fsync(2)); the other one who may be is `make_durable`.
+            // Opened again, as a descriptor per file that is not flushed might be too many. An error that nobody was
+            // told of yet is told to whoever opens the file next (fsync(2)); the other one who may be is
+            // `make_durable`.
             Some(_) => {
                 let fd = self.directory.open_file(file.start(), true)?;
                 self.directory.os.sync_data(fd.as_fd())

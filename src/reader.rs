@@ -150,8 +150,9 @@ impl Queue {
                 }
                 return Err(self.no_record(&frame));
             }
-            // A claimed word below `committed` is an unfinished claim that a read-only open passed over; what is durable
-            // was whole, though. A writer has made padding of it, so there it is damage, or the middle of a record.
+            // A claimed word below `committed` is an unfinished claim that a read-only open passed over; what is
+            // durable was whole, though. A writer has made padding of it, so there it is damage, or the middle of a
+            // record.
             let may_be_claimed = self.is_read_only() && offset >= self.positions.flushed();
             let passed_over = word & CLAIMED != 0 && may_be_claimed;
             match frame.header().kind {
@@ -201,8 +202,8 @@ impl Reader {
         Ok(reader)
     }
 
-    /// The next record, waited for until the deadline: `End` if there is no waiting, else `Timeout`. Its bytes stay as long as
-    /// the view or, at least, until the next call.
+    /// The next record, waited for until the deadline: `End` if there is no waiting, else `Timeout`. Its bytes stay as
+    /// long as the view or, at least, until the next call.
     ///
     /// `cancelled`, once set and followed by [`Queue::wake_waiters`], ends the wait with `Closed`.
     pub fn next(&mut self, queue: &Queue, deadline: Deadline, cancelled: &AtomicBool) -> Result<View> {

@@ -69,7 +69,8 @@ pub(crate) fn describe(time_ms: u64, kind: Kind) -> [u8; 8] {
 }
 
 thread_local! {
-    /// A digest carries the parameters of its algorithm, some 250 bytes: to set one up costs more than a small checksum.
+    /// A digest carries the parameters of its algorithm, some 250 bytes: to set one up costs more than a small
+    /// checksum.
     static SPARE: Cell<Option<Box<Digest>>> = const { Cell::new(None) };
 }
 
@@ -105,12 +106,12 @@ impl Checksum {
     }
 }
 
-/// How many bytes `checks_in_copy` needs before a frame: of the 28 that its checksum covers before the payload, the last 8
-/// stand before the payload in the frame too, the others take the place of these and of its first 8.
+/// How many bytes `checks_in_copy` needs before a frame: of the 28 that its checksum covers before the payload, the
+/// last 8 stand before the payload in the frame too, the others take the place of these and of its first 8.
 pub(crate) const BEFORE_FRAME: usize = 12;
 
-/// Checks a frame in a private copy of the log, in one piece, which is several times as fast for short ones. `copy` is the
-/// frame and `BEFORE_FRAME` bytes before it, which are overwritten, as is the frame's header.
+/// Checks a frame in a private copy of the log, in one piece, which is several times as fast for short ones. `copy` is
+/// the frame and `BEFORE_FRAME` bytes before it, which are overwritten, as is the frame's header.
 #[inline]
 pub(crate) fn checks_in_copy(seed: u64, offset: u64, copy: &mut [u8]) -> bool {
     let frame_bytes = (copy.len() - BEFORE_FRAME) as u32;

@@ -3,8 +3,8 @@
 //! After a clean close the checkpoint tells the end and nothing is read. After the death of the process the page cache
 //! still holds every store: RECORD is walked from the checkpoint on, over whole frames and over claims that were never
 //! finished; RAW's end is in the tail page. After a power cut (another boot, or another mount) pages are of different
-//! ages: RECORD is cut at the first frame that is not whole ([`crate::scan`]), RAW where the host's walker says or behind
-//! the last byte that is not zero ([`crate::walk`]).
+//! ages: RECORD is cut at the first frame that is not whole ([`crate::scan`]), RAW where the host's walker says or
+//! behind the last byte that is not zero ([`crate::walk`]).
 //!
 //! Nothing is changed before everything has been found in order.
 
@@ -20,68 +20,13 @@ use crate::os::{Os, prepare_barriers, read_all};
 use crate::pool::Pool;
 use crate::queue::{OpenQueue, Queue, Recovered, lost_page};
 use crate::record::{ALIGNMENT, HEADER_BYTES, step};
+use crate::report::{Ended, Recovery};
 use crate::scan::{End, Scan, Stretch};
 use crate::walk::{last_byte, units_end};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-
-/// How the queue had been left.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ended {
-    /// It was not there.
-    Created,
-    /// Closed, and nothing was written since.
-    Clean,
-    /// Its process ended without closing it: the page cache still held every store.
-    ProcessDeath,
-    /// The machine stopped, or the file system was mounted anew.
-    PowerCut,
-    /// Nobody knows: its directory had no `.mfq`.
-    Adopted,
-}
-
-/// What opening a queue found, and did about it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Recovery {
-    pub ended: Ended,
-    /// The log ended here; what lay behind is gone.
-    pub cut_at: u64,
-    /// Everything below is known to be as it was written: by its checksums, by the walker, by the tail page, or because
-    /// it was durable.
-    pub verified_to: u64,
-    /// From the cut to the last byte that was not zero, in each file.
-    pub cut_bytes: u64,
-    pub claims_passed_over: u64,
-    /// Offset of the first whole record behind the cut.
-    pub record_beyond: Option<u64>,
-    /// Durable bytes that were damaged, the stretches they lie in, and where the first begins.
-    pub lost_bytes: u64,
-    pub lost_stretches: u64,
-    pub first_lost: Option<u64>,
-}
-
-impl Recovery {
-    /// Nothing was cut, passed over or lost.
-    fn intact(ended: Ended, end: u64) -> Recovery {
-        Recovery {
-            ended,
-            cut_at: end,
-            verified_to: end,
-            cut_bytes: 0,
-            claims_passed_over: 0,
-            record_beyond: None,
-            lost_bytes: 0,
-            lost_stretches: 0,
-            first_lost: None,
-        }
-    }
-
-    pub fn unverified_bytes(&self) -> u64 {
-        self.cut_at - self.verified_to
-    }
-}
 
 impl Queue {
     /// Opens the queue in the directory `path`, or creates it there.
@@ -282,8 +227,8 @@ fn open_existing(
     check_intact(&directory, &files)?;
     // Whoever crashes from here on leaves a queue that is not clean.
     let tail = Some(directory.begin_tail(place, end.offset)?);
-    // In both slots: were the newer one damaged later, a clean mark in the older one would hide all that is appended from
-    // now on.
+    // In both slots: were the newer one damaged later, a clean mark in the older one would hide all that is appended
+    // from now on.
     let durable = durable.min(end.offset); // less only where salvage has lost what was durable
     let mut checkpoint = Checkpoint { durable, clean: false, ..checkpoint };
     if checkpoint_lost {
@@ -361,7 +306,8 @@ fn check_same(directory: &Directory, meta: &Meta, options: &Options) -> Result<(
     Ok(())
 }
 
-/// A checkpoint is sealed, but not always by this library: what it never writes would be an offset of nothing, or overflow.
+/// A checkpoint is sealed, but not always by this library: what it never writes would be an offset of nothing, or
+/// overflow.
 fn check_checkpoint(directory: &Directory, meta: &Meta, checkpoint: &Checkpoint) -> Result<()> {
     let &Checkpoint { epoch, durable, first, clean } = checkpoint;
     let ends_in_a_frame = clean && meta.format == Format::Record && durable % ALIGNMENT != 0;
@@ -416,7 +362,8 @@ fn open_pool(directory: &Directory, options: &Options, file_bytes: u64) -> Resul
     options.is_staged().then(|| Pool::open(&*directory.os, options, file_bytes)).transpose()
 }
 
-/// STAGED: from here on the files are mapped for reading only, and what lies behind the end of the log is private memory.
+/// STAGED: from here on the files are mapped for reading only, and what lies behind the end of the log is private
+/// memory.
 fn stage(directory: &Directory, files: &mut VecDeque<Arc<MappedFile>>, end: u64, pool: &Arc<Pool>) -> Result<()> {
     let os = &directory.os;
     let unfinished = if files.back().is_some_and(|last| end < last.end()) { files.pop_back() } else { None };
@@ -428,7 +375,7 @@ fn stage(directory: &Directory, files: &mut VecDeque<Arc<MappedFile>>, end: u64,
     let (start, len, used) = (last.start(), last.size(), end - last.start());
     let system = |cause| Error::system(format_args!("{}: reading its last page", directory.name(start)), cause);
     let fd = directory.open_file(start, true)?;
-    let map = pool.memory(directory, start, len)?;
+    let map = pool.memory(&*directory.os, &directory.name(start), len)?;
     let whole_pages = used - used % os.page_size() as u64;
     if whole_pages > 0 {
         os.map_over(&map, fd.as_fd(), 0, whole_pages as usize).map_err(system)?;
@@ -508,8 +455,8 @@ fn settle(
     Ok(())
 }
 
-/// After a sync that failed the page cache may hold the only copy of records in pages that look clean (fsync(2), NOTES):
-/// made dirty again, they are written by the next flush.
+/// After a sync that failed the page cache may hold the only copy of records in pages that look clean (fsync(2),
+/// NOTES): made dirty again, they are written by the next flush.
 fn dirty_again(directory: &Directory, file: &MappedFile, durable: u64, end: u64) -> Result<()> {
     const STEP_BYTES: usize = 2 << 20;
     let from = durable.clamp(file.start(), file.end());

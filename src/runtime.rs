@@ -1,4 +1,5 @@
-//! What the process has once, whatever the number of queues: the allocation thread, and a flush service for each device.
+//! What the process has once, whatever the number of queues: the allocation thread, and a flush service for each
+//! device.
 //!
 //! There from the first open to the last close, and again after that.
 

@@ -175,8 +175,9 @@ impl Scan<'_> {
     }
 }
 
-/// A walk over one file's frames, as a private copy of what comes next: copied in large pieces, which the memory delivers
-/// at its full speed, and from pages that are mapped in one call for many, at a fraction of one fault for every few.
+/// A walk over one file's frames, as a private copy of what comes next: copied in large pieces, which the memory
+/// delivers at its full speed, and from pages that are mapped in one call for many, at a fraction of one fault for
+/// every few.
 struct Window<'f> {
     file: &'f MappedFile,
     seed: u64,

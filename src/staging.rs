@@ -10,6 +10,7 @@ use crate::log::{self, Level};
 use crate::mapped_file::MappedFile;
 use crate::meta::Meta;
 use crate::options::Format;
+use crate::os::Kept;
 use crate::pool::Pool;
 use crate::positions::Positions;
 use crate::queue_files::QueueFiles;
@@ -30,7 +31,7 @@ pub(crate) struct Staging {
     positions: Arc<Positions>,
     moved: Arc<Event>,
     /// RAW: knows `committed` after the death of the process.
-    tail: Option<OwnedFd>,
+    tail: Option<Kept>,
     poison: Box<dyn Fn() + Send + Sync>,
     turn: Mutex<Turn>,
 }
@@ -56,11 +57,11 @@ impl Staging {
     ) -> Staging {
         let end = positions.committed();
         let turn = Mutex::new(Turn { released_to: end - end % meta.file_bytes, failed: false });
-        Staging { files, pool, meta, positions, moved, tail, poison, turn }
+        Staging { files, pool, meta, positions, moved, tail: tail.map(Kept::from), poison, turn }
     }
 
-    /// Writes everything that is complete to the files. The deadline bounds the wait for another thread's commit, not the
-    /// writing: the caller looks at `committed` afterwards. The first failure poisons the queue.
+    /// Writes everything that is complete to the files. The deadline bounds the wait for another thread's commit, not
+    /// the writing: the caller looks at `committed` afterwards. The first failure poisons the queue.
     pub fn commit(&self, deadline: Deadline) -> Result<()> {
         if self.positions.committed() >= self.wrote() {
             return Ok(());

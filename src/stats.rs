@@ -33,8 +33,8 @@ pub struct Stats {
     /// `[i]` counts creations that took less than 2^i us and not less than half of that; the last one also all that
     /// took longer.
     pub creation_us: [u64; CREATION_BUCKETS],
-    /// STAGED: times an append or a get-last found no buffer free / gave up for that reason, at once or at its deadline;
-    /// buffers that are free now.
+    /// STAGED: times an append or a get-last found no buffer free / gave up for that reason, at once or at its
+    /// deadline; buffers that are free now.
     pub pool_waits: u64,
     pub pool_refusals: u64,
     pub pool_free: u64,

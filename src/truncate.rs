@@ -1,9 +1,10 @@
 //! Truncation: the end of the log moves back, or its beginning moves on, durably.
 //!
-//! **The end.** Writers take no lock, so nobody can tell when the last of them has stopped looking at the end; and zeroing
-//! what is cut in its place would have one that looked before write behind the new end. So they are shut out of the file
-//! instead: what is left of it is taken, all of it, which is what a writer that comes too late finds for ever. A file that
-//! is cut in the middle is replaced by a copy of what stays. Whoever still reads the old one reads what was there.
+//! **The end.** Writers take no lock, so nobody can tell when the last of them has stopped looking at the end; and
+//! zeroing what is cut in its place would have one that looked before write behind the new end. So they are shut out of
+//! the file instead: what is left of it is taken, all of it, which is what a writer that comes too late finds for ever.
+//! A file that is cut in the middle is replaced by a copy of what stays. Whoever still reads the old one reads what was
+//! there.
 //!
 //! On disk, each step leaves the old log, or the beginning of it up to the new end at least:
 //! 1. a copy of the cut file's beginning under a temporary name, synced: an open removes it;
@@ -13,8 +14,8 @@
 //! 4. the copy takes the place of the cut file;
 //! 5. the directory is synced.
 //!
-//! **The beginning.** The checkpoint names the new first file, then the files before it are removed: an open removes those
-//! that are left.
+//! **The beginning.** The checkpoint names the new first file, then the files before it are removed: an open removes
+//! those that are left.
 
 use crate::append::busy;
 use crate::checkpoint::Checkpoint;
@@ -83,7 +84,7 @@ impl Queue {
         if first <= self.first_offset() {
             return Ok(());
         }
-        let next = Checkpoint { durable: checkpoint.durable.max(first), first, ..*checkpoint };
+        let next = Checkpoint { durable: checkpoint.durable.max(first), first, clean: false, ..*checkpoint };
         self.replace_checkpoint(next, &mut checkpoint)?;
         self.positions.advance_flushed(first); // there is nothing below any more
         self.first.store(first, Ordering::Release);
@@ -92,8 +93,8 @@ impl Queue {
         gone.iter().try_for_each(|file| self.files.directory.remove(file.start()))
     }
 
-    /// Unmaps the files that truncations have removed, unless a view or a call still holds them, if `is_unused` says that no
-    /// other call which began before it was asked is inside the queue.
+    /// Unmaps the files that truncations have removed, unless a view or a call still holds them, if `is_unused` says
+    /// that no other call which began before it was asked is inside the queue.
     ///
     /// # Safety
     /// What `is_unused` says is true, and the calling thread uses no reference that it got from the queue before.
@@ -152,6 +153,7 @@ impl Queue {
     fn wait_for_writers(&self, fence: &Fence<'_>) -> Result<u64> {
         let end = fence.at.map_or(fence.file.end(), |at| fence.file.start() + at);
         while self.advance_wrote(end) < end {
+            self.check_not_poisoned()?; // a writer that met a lost page, or ended in a panic, is never done
             if self.has_open_claims() {
                 return Err(busy_with_claims());
             }
@@ -168,6 +170,8 @@ impl Queue {
         }
         let cut = self.files.table.find(offset).expect("a file below the end");
         let copy = self.files.copy_beginning(&cut, stays)?;
+        // A lost page was copied as zeros; the copy goes with the next open.
+        self.check_intact(&cut, 0, stays)?;
         copy.reserved().store(stays, Ordering::Release);
         Ok(Some(copy))
     }
@@ -175,7 +179,7 @@ impl Queue {
     fn remove_behind(&self, offset: u64, copy: Option<Arc<MappedFile>>, checkpoint: &mut Checkpoint) -> Result<()> {
         let files = &self.files;
         if checkpoint.durable > offset {
-            self.replace_checkpoint(Checkpoint { durable: offset, ..*checkpoint }, checkpoint)?;
+            self.write_checkpoint(offset, false, checkpoint)?;
         }
         if let (Format::Raw, Some(tail)) = (self.meta.format, &self.tail) {
             tail.set_committed(offset);
@@ -201,13 +205,6 @@ impl Queue {
         self.policy.cut(offset);
         self.set_attention(|attention| attention.allocation_at = 0);
         self.moved.notify();
-        Ok(())
-    }
-
-    fn replace_checkpoint(&self, next: Checkpoint, last: &mut Checkpoint) -> Result<()> {
-        let next = Checkpoint { epoch: last.epoch + 1, clean: false, ..next };
-        self.files.directory.write_checkpoint(&next)?;
-        *last = next;
         Ok(())
     }
 }

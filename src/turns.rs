@@ -1,8 +1,8 @@
 //! Group commit: of all who want a sync one leads, and the others wait for its end.
 //!
-//! Whoever finds nobody leading leads, for everybody who has come by then. Those who come while it is at work are served
-//! by the next turn: at the end of each one all whom it served are woken, and one of the next to lead it. There is no
-//! other hand-over, and a leader that nobody waits for makes no system call for the others.
+//! Whoever finds nobody leading leads, for everybody who has come by then. Those who come while it is at work are
+//! served by the next turn: at the end of each one all whom it served are woken, and one of the next to lead it. There
+//! is no other hand-over, and a leader that nobody waits for makes no system call for the others.
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -38,8 +38,8 @@ pub(crate) struct Turn<'t> {
 }
 
 impl Turns {
-    /// Returns once `done` says so, or with a turn to lead, which is to reach what it wants. `done` is asked again after each
-    /// turn. A thread that nobody keeps from leading leads, whatever its deadline.
+    /// Returns once `done` says so, or with a turn to lead, which is to reach what it wants. `done` is asked again
+    /// after each turn. A thread that nobody keeps from leading leads, whatever its deadline.
     pub fn enter(&self, up_to: u64, deadline: Deadline, done: impl Fn() -> Result<bool>) -> Result<Option<Turn<'_>>> {
         let mut state = self.lock();
         loop {

@@ -1,5 +1,5 @@
-//! RAW: where the log ends when the tail page cannot tell: as the host's walker says, or behind the last byte that is not
-//! zero.
+//! RAW: where the log ends when the tail page cannot tell: as the host's walker says, or behind the last byte that is
+//! not zero.
 
 use crate::log;
 use crate::mapped_file::MappedFile;

@@ -1,8 +1,8 @@
 //! RECORD's commit words in a mapped file, and how far they are whole.
 //!
-//! In MMAP space is given away by the word itself (see [`crate::place`]). In STAGED it is by the file's counter, which is
-//! exact there: a word that is not whole never reaches the disk, so recovery needs no trace of it; and a writer that was
-//! stopped on its way finds the counter at the end, however long ago the memory was given back.
+//! In MMAP space is given away by the word itself (see [`crate::place`]). In STAGED it is by the file's counter, which
+//! is exact there: a word that is not whole never reaches the disk, so recovery needs no trace of it; and a writer that
+//! was stopped on its way finds the counter at the end, however long ago the memory was given back.
 
 use crate::frame::Frame;
 use crate::give_way::give_way;

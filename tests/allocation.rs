@@ -1,4 +1,5 @@
-//! The allocation service, behaviour by behaviour: who gets a file when, and what a failing or hanging disk does to whom.
+//! The allocation service, behaviour by behaviour: who gets a file when, and what a failing or hanging disk does to
+//! whom.
 
 #[path = "support/engine.rs"]
 mod support;

@@ -1,6 +1,6 @@
 //! Bad input through the C interface, where it meets the disk: each has its own status and a sentence that names the
-//! argument or the file, writes no output, and changes nothing on disk. (`c/misuse.c` has what needs no disk: bad pointers,
-//! lengths and handles.)
+//! argument or the file, writes no output, and changes nothing on disk. (`c/misuse.c` has what needs no disk: bad
+//! pointers, lengths and handles.)
 
 #[path = "support/engine.rs"]
 mod support;

@@ -1,6 +1,6 @@
 //! Every bit flipped, every length cut: of the last 64 KiB of a queue, of its small files, of the last file. However it
-//! was left, it is refused as damaged, or what it gives is exactly what was appended, as far as it goes: no panic, and no
-//! record that is not right.
+//! was left, it is refused as damaged, or what it gives is exactly what was appended, as far as it goes: no panic, and
+//! no record that is not right.
 //!
 //! The short form flips one bit of each byte of the data, and every bit of the headers and small files;
 //! `MFQ_BIT_FLIPS=all` flips all of them, and tries every length.

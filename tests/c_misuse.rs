@@ -1,5 +1,5 @@
-//! A C program that does everything wrong: plain, under valgrind, and with the compiler's sanitizers. The last one is also
-//! for a library that is built with AddressSanitizer itself (`.ci/run` does that).
+//! A C program that does everything wrong: plain, under valgrind, and with the compiler's sanitizers. The last one is
+//! also for a library that is built with AddressSanitizer itself (`.ci/run` does that).
 
 mod support;
 

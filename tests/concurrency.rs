@@ -187,8 +187,8 @@ fn tail(queue: &Queue, format: Format, count: u32) -> Vec<Found> {
 
 const ALL: [How; 3] = [RECORD, RAW, How { filler: MFQ_FILLER_ROCKETMQ, ..RAW }];
 
-/// What a thread of a host does until it is told that the queue is closed. Every other answer is one that the function's
-/// comment names for a queue that is in use.
+/// What a thread of a host does until it is told that the queue is closed. Every other answer is one that the
+/// function's comment names for a queue that is in use.
 fn use_until_closed(queue: handles::Queue, thread: u32, is_raw: bool, appended: &mut BTreeMap<u64, Vec<u8>>) {
     for seq in 0.. {
         let bytes = record(thread, seq);
@@ -313,8 +313,8 @@ fn a_raw_claim_open_at_close_leaves_nothing() {
     queue.close().unwrap();
 }
 
-/// What an append adds that is refused because of a claim must never be seen: a roll by `get_last` would leave a hole in
-/// the file before, and every append behind it would wait for ever.
+/// What an append adds that is refused because of a claim must never be seen: a roll by `get_last` would leave a hole
+/// in the file before, and every append behind it would wait for ever.
 #[test]
 fn appends_refused_beside_a_raw_claim_reserve_nothing() {
     const APPENDS: u64 = 1000;

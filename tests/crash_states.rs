@@ -2,8 +2,8 @@
 //! the pages, names and lengths that were not synced are lost and kept in all combinations. Each state is opened after
 //! a reboot: what was flushed is there, what is there is a prefix of what was appended, and the log goes on.
 //!
-//! The short form samples; `MFQ_CRASH_STATES=<most per moment>` says how many combinations are tried at each moment (all
-//! there are, up to that).
+//! The short form samples; `MFQ_CRASH_STATES=<most per moment>` says how many combinations are tried at each moment
+//! (all there are, up to that).
 
 #[path = "support/sim_disk.rs"]
 mod sim_disk;

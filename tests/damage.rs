@@ -1,6 +1,6 @@
-//! Damage that could be taken for something else. A commit word whose top bit was flipped on disk looks like a claim that
-//! nobody finished: it must not be passed over where there can be no such claim. An older checkpoint tells of a queue
-//! that was closed, and was not when the newer one was lost.
+//! Damage that could be taken for something else. A commit word whose top bit was flipped on disk looks like a claim
+//! that nobody finished: it must not be passed over where there can be no such claim. An older checkpoint tells of a
+//! queue that was closed, and was not when the newer one was lost.
 
 #[path = "support/engine.rs"]
 mod support;

@@ -1,4 +1,5 @@
-//! The hosts in `examples-c`, built by their own Makefile against the library of this run, do what they say on real input.
+//! The hosts in `examples-c`, built by their own Makefile against the library of this run, do what they say on real
+//! input.
 
 mod support;
 

@@ -1,7 +1,9 @@
-//! What a forked child keeps of its parent's queues: nothing. (That its calls are refused is tested in `src/capi/tests.rs`.)
+//! What a forked child keeps of its parent's queues: nothing. (That its calls are refused is tested in
+//! `src/capi/tests.rs`.)
 
 mod support;
 
+use mfq::{Format, Mode, Options, Which};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -31,12 +33,19 @@ impl Child {
     }
 }
 
+/// A queue inside the other's directory.
+const STAGED: &str = "staged";
+
 #[test]
 #[ignore = "a victim of the next test"]
 fn owner_with_a_child() {
     let Some(path) = victims_directory() else { return };
     let queue = Queue::open(&path, &RECORD).unwrap();
     queue.append(b"before the fork").unwrap();
+    let (format, mode) = (Format::Raw, Mode::Staged);
+    let staged = open(&path.join(STAGED), &Options { format, mode, file_size: 64 << 10, ..Options::default() });
+    let at = staged.append(b"x").unwrap();
+    staged.wait(Which::Committed, at.end, within(GENEROUS_MS)).unwrap();
     // SAFETY: the child calls what is async-signal-safe only.
     let child = unsafe { libc::fork() };
     if child == 0 {
@@ -55,7 +64,11 @@ fn a_lock_ends_with_its_owner_while_a_forked_child_lives_on() {
     let owner = victim("owner_with_a_child", dir.path());
     let child = Child(owner.said.parse().unwrap());
     // A file that was just being made may stay open in it: that keeps nothing but its space.
-    let is_kept = |name: &String| name.ends_with(".mfq") || name.ends_with("lock") || Path::new(name) == dir.path();
+    let first = dir.path().join(STAGED).join(format!("{:020}", 0));
+    let is_kept = |name: &String| {
+        let name = Path::new(name);
+        name == dir.path() || name == first || [".mfq", "lock", "tail"].iter().any(|last| name.ends_with(last))
+    };
     eventually("the child has closed what it got", || !child.holds(dir.path()).iter().any(is_kept));
     assert_eq!(Queue::open(dir.path(), &RECORD).err(), Some(mfq::capi::MFQ_E_LOCKED));
     owner.kill();

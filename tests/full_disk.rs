@@ -1,7 +1,7 @@
 //! A disk that is full, for real: a small tmpfs of the test's own.
 //!
-//! Mounting needs root. Under CI=true that is a must; elsewhere a refused mount is told, and the same is then tested with
-//! an injected errno only.
+//! Mounting needs root. Under CI=true that is a must; elsewhere a refused mount is told, and the same is then tested
+//! with an injected errno only.
 
 #[path = "support/engine.rs"]
 mod support;

@@ -2,8 +2,8 @@
 //! what was being appended.
 //!
 //! A child process appends and flushes from several threads ([`support::crash`]). The parent kills it, opens the queue,
-//! and compares. `MFQ_KILL_CYCLES` says how often; 200 is the default. `MFQ_KILL_SEED` repeats what was chosen at random,
-//! but for the moment that the child has reached.
+//! and compares. `MFQ_KILL_CYCLES` says how often; 200 is the default. `MFQ_KILL_SEED` repeats what was chosen at
+//! random, but for the moment that the child has reached.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! Random operations on a queue, each result compared with what a plain list of records (RECORD) or a plain run of bytes
-//! (RAW) says it has to be. The files are one page long, so that everything rolls all the time.
+//! Random operations on a queue, each result compared with what a plain list of records (RECORD) or a plain run of
+//! bytes (RAW) says it has to be. The files are one page long, so that everything rolls all the time.
 
 mod support;
 

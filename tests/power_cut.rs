@@ -1,14 +1,14 @@
-//! The power goes at any moment: everything flushed is there when the queue is opened again, and what else is there is a
-//! prefix of what was appended.
+//! The power goes at any moment: everything flushed is there when the queue is opened again, and what else is there is
+//! a prefix of what was appended.
 //!
-//! The disk is an ext4 of the test's own ([`support::disk`]), and a shutdown that flushes nothing is the power cut: what was
-//! not synced is really lost. A child process appends and flushes from several threads ([`support::crash`]) and notes what
-//! it was promised outside of that disk. The boot is the same one afterwards, but the mount is another, so the rules of a
-//! power cut apply. `MFQ_POWER_CYCLES` says how often; 20 is the default. `MFQ_POWER_SEED` repeats what was chosen at
-//! random, but for the moment that the child has reached.
+//! The disk is an ext4 of the test's own ([`support::disk`]), and a shutdown that flushes nothing is the power cut:
+//! what was not synced is really lost. A child process appends and flushes from several threads ([`support::crash`])
+//! and notes what it was promised outside of that disk. The boot is the same one afterwards, but the mount is another,
+//! so the rules of a power cut apply. `MFQ_POWER_CYCLES` says how often; 20 is the default. `MFQ_POWER_SEED` repeats
+//! what was chosen at random, but for the moment that the child has reached.
 //!
-//! All of it needs root, loop devices and mkfs.ext4. Under CI=true they must be there; elsewhere it is told that nothing was
-//! tested.
+//! All of it needs root, loop devices and mkfs.ext4. Under CI=true they must be there; elsewhere it is told that
+//! nothing was tested.
 
 mod support;
 
@@ -50,8 +50,8 @@ struct Tally {
     closed: u32,
 }
 
-/// Opens the queue after the power is back, compares, and returns how many appends that had returned are gone, in RECORD.
-/// Closes it, or leaves it as it is for the next child to recover.
+/// Opens the queue after the power is back, compares, and returns how many appends that had returned are gone, in
+/// RECORD. Closes it, or leaves it as it is for the next child to recover.
 fn look(plan: &Plan, directory: &Path, oracle: &Oracle, known: &mut Known, leave: bool) -> u32 {
     let options = Options { read_only: leave, existing: leave, ..plan.options() };
     let queue = match try_open(directory, &options) {

@@ -1,7 +1,8 @@
 //! A thousand threads' worth of random calls through the C interface, on handles that all threads share and any thread
 //! may close at any moment. Each answer is one that the header allows, nothing hangs, and what was appended is there.
 //!
-//! Build it with a sanitizer to have it look for more. `MFQ_RANDOM_THREADS` and `MFQ_RANDOM_SEED` are more, and the same again.
+//! Build it with a sanitizer to have it look for more. `MFQ_RANDOM_THREADS` and `MFQ_RANDOM_SEED` are more, and the
+//! same again.
 
 mod support;
 

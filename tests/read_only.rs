@@ -1,4 +1,5 @@
-//! Queues opened for reading only: several at once, none beside a writer, and nothing written whatever state they are in.
+//! Queues opened for reading only: several at once, none beside a writer, and nothing written whatever state they are
+//! in.
 
 #[path = "support/engine.rs"]
 mod support;

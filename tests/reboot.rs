@@ -1,5 +1,5 @@
-//! What a power cut leaves: another boot, so pages of different ages. A queue that was not closed ends at the first thing
-//! that is not whole, but never below what was flushed.
+//! What a power cut leaves: another boot, so pages of different ages. A queue that was not closed ends at the first
+//! thing that is not whole, but never below what was flushed.
 //!
 //! A copy of the directory of an open queue is what a kill would have left; `FaultyOs` says that it is another boot.
 

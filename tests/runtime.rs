@@ -75,8 +75,8 @@ fn last_closes_race_with_first_opens() {
     }
 }
 
-/// Until it execs, a forked process has copies of all descriptors: a host that starts a program in another thread just then
-/// must not find the queue locked by it.
+/// Until it execs, a forked process has copies of all descriptors: a host that starts a program in another thread just
+/// then must not find the queue locked by it.
 #[test]
 fn a_close_lets_the_lock_go_while_a_forked_process_has_a_copy_of_it() {
     let _alone = alone();

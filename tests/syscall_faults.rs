@@ -3,7 +3,8 @@
 //! that returned is there in the same boot, nothing that failed is, and everything that was called durable is there
 //! after a power cut at that moment, of a disk that keeps no more than it was told to sync.
 //!
-//! The short form gives each call, once and for ever, one errno in turn; `MFQ_SYSCALL_FAULTS=all` gives each of them all.
+//! The short form gives each call, once and for ever, one errno in turn; `MFQ_SYSCALL_FAULTS=all` gives each of them
+//! all.
 
 #[path = "support/sim_disk.rs"]
 mod sim_disk;

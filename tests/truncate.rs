@@ -1,4 +1,5 @@
-//! Truncation: the log's end moves back, or its beginning on; neither comes undone, and a crash on the way leaves a log.
+//! Truncation: the log's end moves back, or its beginning on; neither comes undone, and a crash on the way leaves a
+//! log.
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! Opening an arbitrary directory: no panic, no record that was never appended, and the same queue the second time.
 //!
-//! The input describes a queue directory: small files whose checksums are right and whose words are anything, data files
-//! of whole, claimed, torn and senseless frames, and bytes changed anywhere afterwards.
+//! The input describes a queue directory: small files whose checksums are right and whose words are anything, data
+//! files of whole, claimed, torn and senseless frames, and bytes changed anywhere afterwards.
 
 #![no_main]
 

@@ -23,7 +23,8 @@ pub const MFQ_E_NO_SPACE: i32 = -6;
 pub const MFQ_E_NO_MEMORY: i32 = -7;
 /// A system call failed; mfq_last_errno tells how.
 pub const MFQ_E_IO: i32 = -8;
-/// The bytes on disk are not what was written, or the offset is not the start of a record; mfq_last_error names the place.
+/// The bytes on disk are not what was written, or the offset is not the start of a record; mfq_last_error names the
+/// place.
 pub const MFQ_E_CORRUPT: i32 = -9;
 /// The queue is open already, here or in another process.
 pub const MFQ_E_LOCKED: i32 = -10;
@@ -35,16 +36,17 @@ pub const MFQ_E_BUSY: i32 = -12;
 pub const MFQ_E_READ_ONLY: i32 = -13;
 /// The queue on disk was written by a newer library.
 pub const MFQ_E_VERSION: i32 = -14;
-/// A known option that this library, kernel or file system cannot serve.
+/// A known option or call that this mode, kernel or file system cannot serve.
 pub const MFQ_E_UNSUPPORTED: i32 = -15;
 /// Appended, but not known to be on stable storage. A host that blindly appends again writes twice.
 pub const MFQ_E_NOT_DURABLE: i32 = -16;
 /// An earlier failure made the queue's state on disk uncertain. Close it and open it again.
 pub const MFQ_E_POISONED: i32 = -17;
-/// A fault inside the library, caught before it reached the host. The queue of the call is poisoned: what can be read still
-/// can, and who waits for more comes out with MFQ_E_POISONED. Please report it with the text of mfq_last_error.
+/// A fault inside the library, caught before it reached the host. The queue of the call is poisoned: what can be read
+/// still can, and who waits for more comes out with MFQ_E_POISONED. Please report it with the text of mfq_last_error.
 pub const MFQ_E_PANIC: i32 = -18;
-/// The call was made in a forked child of the process that opened queues. Nothing was done, and the parent is not disturbed.
+/// The call was made in a forked child of the process that opened queues. Nothing was done, and the parent is not
+/// disturbed.
 pub const MFQ_E_FORKED: i32 = -19;
 /// The call was made from inside a callback.
 pub const MFQ_E_REENTRANT: i32 = -20;
@@ -65,24 +67,26 @@ pub const MFQ_FILLER_ROCKETMQ: u32 = 1;
 /// mode: appends store into the shared mapping of the file.
 pub const MFQ_MMAP: u32 = 0;
 /// mode: appends store into private memory, a buffer of a file's size out of a pool, and what is complete is written to
-/// the file every commit_interval_ms, or at once when somebody waits for it: mfq_wait for MFQ_COMMITTED, mfq_reader_next
-/// with a timeout_ms, mfq_flush, mfq_close. A record can be read once it is committed. No store goes through a mapping of
-/// a file, so a failing device is an error and no signal on append: the first write that fails poisons the queue.
+/// the file every commit_interval_ms, or at once when somebody waits for it: mfq_wait for MFQ_COMMITTED,
+/// mfq_reader_next with a timeout_ms, mfq_flush, mfq_close. A record can be read once it is committed. No store goes
+/// through a mapping of a file, so a failing device is an error and no signal on append: the first write that fails
+/// poisons the queue.
 ///
-/// What is not committed is lost when the process dies: at most the appends of one interval, and of the time a write takes.
-/// Everything committed survives the process as in MFQ_MMAP. A queue can be opened in one mode today, in the other tomorrow.
+/// What is not committed is lost when the process dies: at most the appends of one interval, and of the time a write
+/// takes. Everything committed survives the process as in MFQ_MMAP. A queue can be opened in one mode today, in the
+/// other tomorrow.
 pub const MFQ_STAGED: u32 = 1;
 
-/// flush_policy: only mfq_flush, mfq_flush_start and mfq_close bring data to stable storage (the kernel does so too, in its
-/// own time, but nobody is told).
+/// flush_policy: only mfq_flush, mfq_flush_start and mfq_close bring data to stable storage (the kernel does so too, in
+/// its own time, but nobody is told).
 pub const MFQ_FLUSH_NONE: u32 = 0;
-/// flush_policy: a thread of the library flushes each flush_interval_ms, if flush_least_pages pages wait; whatever waits, it
-/// flushes 10 seconds after the first byte of it.
+/// flush_policy: a thread of the library flushes each flush_interval_ms, if flush_least_pages pages wait; whatever
+/// waits, it flushes 10 seconds after the first byte of it.
 pub const MFQ_FLUSH_INTERVAL: u32 = 1;
 /// flush_policy: a thread of the library flushes as soon as flush_least_pages pages wait. Fewer wait until more come.
 pub const MFQ_FLUSH_LEAST_PAGES: u32 = 2;
-/// flush_policy: an append and a commit return after their record is on stable storage. Threads that append at once share
-/// their syncs.
+/// flush_policy: an append and a commit return after their record is on stable storage. Threads that append at once
+/// share their syncs.
 pub const MFQ_FLUSH_EVERY_APPEND: u32 = 3;
 
 /// flags: do not create; MFQ_E_NOT_FOUND if there is no queue.
@@ -92,32 +96,32 @@ pub const MFQ_OPEN_READ_ONLY: u32 = 2;
 /// flags: an append that finds no file ready answers MFQ_E_TIMEOUT at once, or why the file could not be created;
 /// append_timeout_ms is not used for it.
 pub const MFQ_OPEN_NO_WAIT: u32 = 4;
-/// flags (MFQ_RAW, with a file_size): a directory of data files without `.mfq`, such as a RocketMQ commit log, becomes a
-/// queue. Its files have to be as a queue's are: named by their offsets, adjacent, each of file_size bytes; a last one
-/// without a byte is removed. It ends where `walk` says, walked from the last two files with data on (MFQ_E_CORRUPT if no
-/// unit is there), or without `walk` behind the last byte that is not zero, unverified. What follows is zeroed, files
-/// behind it are removed, and the blocks of the last one are reserved; all else stays as it is, and RocketMQ can go back
-/// to it. A queue with `.mfq` opens as without this flag.
+/// flags (MFQ_RAW, with a file_size): a directory of data files without `.mfq`, such as a RocketMQ commit log, becomes
+/// a queue. Its files have to be as a queue's are: named by their offsets, adjacent, each of file_size bytes; a last
+/// one without a byte is removed. It ends where `walk` says, walked from the last two files with data on (MFQ_E_CORRUPT
+/// if no unit is there), or without `walk` behind the last byte that is not zero, unverified. What follows is zeroed,
+/// files behind it are removed, and the blocks of the last one are reserved; all else stays as it is, and RocketMQ can
+/// go back to it. A queue with `.mfq` opens as without this flag.
 pub const MFQ_OPEN_ADOPT: u32 = 8;
-/// flags: MFQ_E_CORRUPT, and nothing changed on disk, if there is a whole record behind the place where the log ends (see
-/// mfq_recovery_t.record_beyond): a part of the log that was not durable is lost, but not its end. MFQ_RAW has no such
-/// records.
+/// flags: MFQ_E_CORRUPT, and nothing changed on disk, if there is a whole record behind the place where the log ends
+/// (see mfq_recovery_t.record_beyond): a part of the log that was not durable is lost, but not its end. MFQ_RAW has no
+/// such records.
 pub const MFQ_OPEN_STRICT: u32 = 16;
 /// flags: open a damaged queue with what can be kept, and say in mfq_recovery what could not. MFQ_RECORD: everything is
-/// read from the first file on, damaged stretches become padding up to the next whole record, a checkpoint that is damaged
-/// or missing is made anew, and where durable records are missing at the end the queue ends earlier. MFQ_RAW: the
-/// checkpoint is, and the end may come earlier; nothing else can be verified. A file missing before others stays
+/// read from the first file on, damaged stretches become padding up to the next whole record, a checkpoint that is
+/// damaged or missing is made anew, and where durable records are missing at the end the queue ends earlier. MFQ_RAW:
+/// the checkpoint is, and the end may come earlier; nothing else can be verified. A file missing before others stays
 /// MFQ_E_CORRUPT. Not with MFQ_OPEN_STRICT or MFQ_OPEN_READ_ONLY.
 pub const MFQ_OPEN_SALVAGE: u32 = 32;
-/// flags (MFQ_STAGED): the buffers are locked into memory; MFQ_E_NO_MEMORY from mfq_open if all of them together cannot be
-/// (RLIMIT_MEMLOCK). In MFQ_MMAP it is MFQ_E_INVALID.
+/// flags (MFQ_STAGED): the buffers are locked into memory; MFQ_E_NO_MEMORY from mfq_open if all of them together cannot
+/// be (RLIMIT_MEMLOCK). In MFQ_MMAP it is MFQ_E_INVALID.
 pub const MFQ_OPEN_LOCK_POOL: u32 = 64;
-/// flags (MFQ_STAGED): an append that needs a new file and finds no buffer free for it answers MFQ_E_BUSY at once, and asks
-/// for a commit, which frees those of full files. Otherwise it asks and waits, at most append_timeout_ms. In MFQ_MMAP it is
-/// MFQ_E_INVALID.
+/// flags (MFQ_STAGED): an append that needs a new file and finds no buffer free for it answers MFQ_E_BUSY at once, and
+/// asks for a commit, which frees those of full files. Otherwise it asks and waits, at most append_timeout_ms. In
+/// MFQ_MMAP it is MFQ_E_INVALID.
 pub const MFQ_OPEN_POOL_FAIL_FAST: u32 = 128;
-/// flags: allow a network file system, which is MFQ_E_UNSUPPORTED without it: a mapping does not see what another machine
-/// writes, a lock may not keep it out, and a server that is gone raises SIGBUS.
+/// flags: allow a network file system, which is MFQ_E_UNSUPPORTED without it: a mapping does not see what another
+/// machine writes, a lock may not keep it out, and a server that is gone raises SIGBUS.
 pub const MFQ_OPEN_NETWORK: u32 = 256;
 
 /// ---- OTHER NUMBERS ---------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-//! What C hands in, checked, in the types of the core. Each error names the argument; nothing is read before it is checked.
+//! What C hands in, checked, in the types of the core. Each error names the argument; nothing is read before it is
+//! checked.
 
 use super::types::*;
 use crate::error::{Error, Result, Status};
@@ -27,7 +28,7 @@ pub fn expect_callbacks() {
     CALLBACK_SET.store(true, Ordering::Relaxed);
 }
 
-/// Whether a call may come in: not in a forked child, where it must not touch a lock, and not from the log callback.
+/// Whether a call may come in: not in a forked child, where it must not touch a lock, and not from a callback.
 #[inline]
 pub fn admitted() -> Result<()> {
     if os::in_forked_child() {
@@ -113,7 +114,8 @@ impl<T> SizedOutput<T> {
     pub fn write(&self, value: T) {
         let head = size_of::<usize>();
         let common = self.size.min(size_of::<T>());
-        // SAFETY: whoever made it said that `size` bytes are valid for writing, and `common` is not more than either side.
+        // SAFETY: whoever made it said that `size` bytes are valid for writing, and `common` is not more than either
+        // side.
         unsafe {
             let place = self.place.as_ptr();
             place.add(head).copy_from_nonoverlapping((&raw const value).cast::<u8>().add(head), common - head);

@@ -7,7 +7,7 @@ use crate::claim::Claim;
 use crate::positions::FilePositions;
 use crate::queue::{Offsets, Span};
 use crate::reader::View;
-use crate::recovery::{Ended, Recovery};
+use crate::report::{Ended, Recovery};
 use crate::stats::{CREATION_BUCKETS, Stats};
 
 const _: () = assert!(CREATION_BUCKETS == MFQ_CREATION_BUCKETS);

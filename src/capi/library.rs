@@ -108,14 +108,15 @@ pub unsafe extern "C" fn mfq_set_log(log: mfq_log_fn_t, context: *mut c_void, le
     })
 }
 
-/// Installs a handler for SIGBUS, which the kernel raises when a mapped file is touched where the device fails, or where
-/// somebody has cut the file off. In a mapping of the library it puts a page of zeros in the place of the one that is lost,
-/// so that the thread goes on; the call in which that happened, or mfq_view_release and mfq_commit of the memory in which
-/// it did, answer MFQ_E_IO, and the queue is poisoned: nothing is published or called durable that was stored there. What
-/// lies in other pages is still read. Memory of a mfq_file_t is watched as well, but nobody tells.
+/// Installs a handler for SIGBUS, which the kernel raises when a mapped file is touched where the device fails, or
+/// where somebody has cut the file off. In a mapping of the library it puts a page of zeros in the place of the one
+/// that is lost, so that the thread goes on; the call in which that happened, or mfq_view_release and mfq_commit of the
+/// memory in which it did, answer MFQ_E_IO, and the queue is poisoned: nothing is published or called durable that was
+/// stored there. What lies in other pages is still read. Memory of a mfq_file_t is watched as well, but nobody tells.
 ///
-/// Every other SIGBUS goes to what was installed before, as if this were not there: a handler with its mask, or the death of
-/// the process. A handler that the host installs later has to pass on what it does not know, by what sigaction gave it.
+/// Every other SIGBUS goes to what was installed before, as if this were not there: a handler with its mask, or the
+/// death of the process. A handler that the host installs later has to pass on what it does not know, by what sigaction
+/// gave it.
 ///
 /// For the whole process and for ever; calling it again changes nothing. Works for queues that are open already.
 ///

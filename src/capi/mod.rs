@@ -1,5 +1,5 @@
-//! The C surface, and the only place that knows C. Every exported function is three steps: decode the arguments, call the
-//! core, encode the result. Its doc comment is the manual in `mfq.h`, which cbindgen makes of these files.
+//! The C surface, and the only place that knows C. Every exported function is three steps: decode the arguments, call
+//! the core, encode the result. Its doc comment is the manual in `mfq.h`, which cbindgen makes of these files.
 //!
 //! A handle is a number in the shape of a pointer (`slots`), held during a call by a pin ([`crate::pin`]).
 
@@ -31,8 +31,8 @@ use handles::{About, QUEUES};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs the body of an exported function. No panic crosses into C, and every failure leaves its sentence behind. `about`
-/// is the handle it was called with, or `()`: a panic poisons the queue that it belongs to.
+/// Runs the body of an exported function. No panic crosses into C, and every failure leaves its sentence behind.
+/// `about` is the handle it was called with, or `()`: a panic poisons the queue that it belongs to.
 #[inline]
 fn guard(about: impl About, body: impl FnOnce() -> Result<()>) -> mfq_status_t {
     // Unwind safe: what a panic leaves half done belongs to the core, whose locks outlive it, and which is poisoned.

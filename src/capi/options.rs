@@ -118,7 +118,8 @@ fn host_walk(walk: unsafe extern "C" fn(*mut c_void, *const u8, usize) -> i64, c
     let context = Context(context);
     Walk(Arc::new(move |bytes, available| {
         let Context(context) = &context;
-        // SAFETY: the host keeps `walk` callable while its queue is being opened; the caller says that the bytes are there.
+        // SAFETY: the host keeps `walk` callable while its queue is being opened; the caller says that the bytes are
+        // there.
         unsafe { walk(*context, bytes, available) }
     }))
 }

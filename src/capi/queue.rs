@@ -19,16 +19,16 @@ use std::sync::Arc;
 ///
 /// Opens the queue in the directory `path`, and creates it if it is not there and `options` do not say otherwise: the
 /// directory itself, not its parents. `path` is bytes, not text of some encoding. `options` may be NULL: all defaults.
-/// After a crash it looks for the end of what was appended, which reads the newest part of the queue; mfq_recovery tells
-/// what it found.
+/// After a crash it looks for the end of what was appended, which reads the newest part of the queue; mfq_recovery
+/// tells what it found.
 ///
-/// Errors: INVALID (an argument or option; `path` is a file; its last component is a symbolic link; the queue has another
-/// file size, format or filler), NOT_FOUND (a parent, or the queue under MFQ_OPEN_EXISTING or MFQ_OPEN_READ_ONLY), LOCKED
-/// (open already, here or in another process), CORRUPT (a file in it does not belong there, is missing or damaged),
-/// or MFQ_OPEN_STRICT has found something), VERSION, UNSUPPORTED (a network file system without MFQ_OPEN_NETWORK), NO_SPACE,
-/// NO_MEMORY, IO. After NO_SPACE, NO_MEMORY and IO there may be the beginnings of a new
-/// queue, which the next open takes up, or a part of the recovery is done, which the next open repeats; after the others
-/// nothing on disk has been changed.
+/// Errors: INVALID (an argument or option; `path` is a file; its last component is a symbolic link; the queue has
+/// another file size, format or filler), NOT_FOUND (a parent, or the queue under MFQ_OPEN_EXISTING or
+/// MFQ_OPEN_READ_ONLY), LOCKED (open already, here or in another process), CORRUPT (a file in it does not belong there,
+/// is missing or damaged, or MFQ_OPEN_STRICT has found something), VERSION, UNSUPPORTED (a network file system without
+/// MFQ_OPEN_NETWORK), NO_SPACE, NO_MEMORY, IO. After NO_SPACE, NO_MEMORY and IO there may be the beginnings of a new
+/// queue, which the next open takes up, or a part of the recovery is done, which the next open repeats; after the
+/// others nothing on disk has been changed.
 ///
 /// Blocks: for the disk. It does not wait for a lock.
 ///
@@ -61,12 +61,12 @@ pub unsafe extern "C" fn mfq_open(
 /// still open become padding; everything is flushed; the lock is let go. Never fails because something is still held:
 /// files and views stay readable until they are released, the memory of claims stays until their commit or abort.
 ///
-/// Errors: INVALID (never was a queue), CLOSED (closed before, or being closed by another thread), IO, NO_SPACE, POISONED
-/// (the last flush failed: what was not flushed before may not survive a power cut). Whatever it returns, the queue is
-/// closed.
+/// Errors: INVALID (never was a queue), CLOSED (closed before, or being closed by another thread), IO, NO_SPACE,
+/// POISONED (the last flush failed: what was not flushed before may not survive a power cut). Whatever it returns, the
+/// queue is closed.
 ///
-/// Blocks: until calls in other threads have come out, until the library's thread is done with a flush of this queue, and
-/// for the disk.
+/// Blocks: until calls in other threads have come out, until the library's thread is done with a flush of this queue,
+/// and for the disk.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_close(queue: *mut mfq_queue_t) -> mfq_status_t {
     guard(queue, || {
@@ -76,12 +76,12 @@ pub unsafe extern "C" fn mfq_close(queue: *mut mfq_queue_t) -> mfq_status_t {
     })
 }
 
-/// Gives the last file of the queue, the one that is written to, and holds it. If there is none yet or the last is full,
-/// gives the next one, and waits for it as mfq_append does; but a queue that is open for reading only gives the last file,
-/// full or not. A queue without files begins at start_offset, rounded down to the file size.
+/// Gives the last file of the queue, the one that is written to, and holds it. If there is none yet or the last is
+/// full, gives the next one, and waits for it as mfq_append does; but a queue that is open for reading only gives the
+/// last file, full or not. A queue without files begins at start_offset, rounded down to the file size.
 ///
-/// Errors: INVALID, CLOSED, TIMEOUT (a later call goes on waiting for the same file), READ_ONLY (there is no file yet), BUSY
-/// (MFQ_OPEN_POOL_FAIL_FAST: no buffer is free), POISONED, NO_SPACE, NO_MEMORY, IO.
+/// Errors: INVALID, CLOSED, TIMEOUT (a later call goes on waiting for the same file), READ_ONLY (there is no file yet),
+/// BUSY (MFQ_OPEN_POOL_FAIL_FAST: no buffer is free), POISONED, NO_SPACE, NO_MEMORY, IO.
 ///
 /// Ownership: the host ends the hold with mfq_file_release, also after mfq_close.
 #[unsafe(no_mangle)]
@@ -158,11 +158,11 @@ pub unsafe extern "C" fn mfq_file_release(file: *mut mfq_file_t) -> mfq_status_t
 /// Brings everything below the offset `up_to` to stable storage; UINT64_MAX means all that was appended or claimed
 /// when the call began. Waits until that is committed, so an open claim below ends in TIMEOUT.
 ///
-/// Threads: any number share their syncs. One of those that wait syncs, for all who have come by then, and may overrun its
-/// time by as long as that takes; who comes meanwhile is served by the next sync.
+/// Threads: any number share their syncs. One of those that wait syncs, for all who have come by then, and may overrun
+/// its time by as long as that takes; who comes meanwhile is served by the next sync.
 ///
-/// Errors: INVALID, CLOSED, READ_ONLY, TIMEOUT, IO or NO_SPACE (the sync failed: the queue is poisoned from now on; only the
-/// call that synced is told so), POISONED.
+/// Errors: INVALID, CLOSED, READ_ONLY, TIMEOUT, IO or NO_SPACE (the sync failed, or in MFQ_STAGED the writing before
+/// it: the queue is poisoned from now on; only the call that did it is told so), POISONED.
 ///
 /// Blocks: for the disk, and at most timeout_ms for others.
 #[unsafe(no_mangle)]
@@ -170,9 +170,9 @@ pub unsafe extern "C" fn mfq_flush(queue: *mut mfq_queue_t, up_to: u64, timeout_
     guard(queue, || handles::queue(queue, "mfq_flush: queue")?.flush(up_to, Deadline::after_ms(timeout_ms)))
 }
 
-/// Has everything below `up_to` brought to stable storage, as mfq_flush would, by a thread of the library, and returns at
-/// once. What is not committed yet follows when it is. Calls that come before the thread has begun share a sync. The host
-/// learns of the end by mfq_event_fd, mfq_wait or mfq_offsets, of a failure too: the queue is then poisoned.
+/// Has everything below `up_to` brought to stable storage, as mfq_flush would, by a thread of the library, and returns
+/// at once. What is not committed yet follows when it is. Calls that come before the thread has begun share a sync. The
+/// host learns of the end by mfq_event_fd, mfq_wait or mfq_offsets, of a failure too: the queue is then poisoned.
 ///
 /// Errors: INVALID, CLOSED, READ_ONLY, POISONED, NO_MEMORY or IO (the thread could not be started).
 #[unsafe(no_mangle)]
@@ -180,22 +180,22 @@ pub unsafe extern "C" fn mfq_flush_start(queue: *mut mfq_queue_t, up_to: u64) ->
     guard(queue, || handles::queue(queue, "mfq_flush_start: queue")?.flush_start(up_to))
 }
 
-/// Gives a descriptor for poll, select or epoll: it becomes readable each time `flushed` moves, whoever flushed, and when
-/// the queue is poisoned or closed. It is an eventfd(2), non-blocking and close-on-exec, made by the first call; every call
-/// gives the same one. Appends know nothing of it, and a queue that was never asked for it has none.
+/// Gives a descriptor for poll, select or epoll: it becomes readable each time `flushed` moves, whoever flushed, and
+/// when the queue is poisoned or closed. It is an eventfd(2), non-blocking and close-on-exec, made by the first call;
+/// every call gives the same one. Appends know nothing of it, and a queue that was never asked for it has none.
 ///
-/// How to use it: call mfq_flush_start, then look; and each time it is readable read 8 bytes from it, which makes it wait
-/// for the next event, then look. To look is to call mfq_offsets and to complete whatever lies below `flushed`;
+/// How to use it: call mfq_flush_start, then look; and each time it is readable read 8 bytes from it, which makes it
+/// wait for the next event, then look. To look is to call mfq_offsets and to complete whatever lies below `flushed`;
 /// mfq_wait(queue, MFQ_FLUSHED, offset, 0) tells in addition whether what is missing still can come: POISONED and
-/// CLOSED say no. Reading first and looking second loses nothing. Events that come together are one, and one may come of
-/// which an earlier look has seen everything. Do not write to it.
+/// CLOSED say no. Reading first and looking second loses nothing. Events that come together are one, and one may come
+/// of which an earlier look has seen everything. Do not write to it.
 ///
 /// Errors: INVALID, CLOSED, IO (there are no more descriptors: mfq_last_errno).
 ///
-/// Ownership: it is the queue's, do not close it. mfq_close makes it readable and then closes it; its number may be given to
-/// another file from then on, so a host must be done with it before. A host that polls in one thread while another may
-/// close polls a dup(2) of it, which it closes itself: that one is readable after mfq_close, and calls with the queue then
-/// answer CLOSED.
+/// Ownership: it is the queue's, do not close it. mfq_close makes it readable and then closes it; its number may be
+/// given to another file from then on, so a host must be done with it before. A host that polls in one thread while
+/// another may close polls a dup(2) of it, which it closes itself: that one is readable after mfq_close, and calls with
+/// the queue then answer CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_event_fd(queue: *mut mfq_queue_t, fd: *mut i32) -> mfq_status_t {
     guard(queue, || {
@@ -207,10 +207,11 @@ pub unsafe extern "C" fn mfq_event_fd(queue: *mut mfq_queue_t, fd: *mut i32) -> 
     })
 }
 
-/// Waits until everything below `offset` is readable (`which` MFQ_COMMITTED) or on stable storage (MFQ_FLUSHED). It only
-/// waits: it does not flush.
+/// Waits until everything below `offset` is readable (`which` MFQ_COMMITTED) or on stable storage (MFQ_FLUSHED). It
+/// only waits and does not flush; but in MFQ_STAGED who waits for MFQ_COMMITTED commits.
 ///
-/// Errors: INVALID (unknown `which` too), CLOSED, TIMEOUT, POISONED.
+/// Errors: INVALID (unknown `which` too), CLOSED, TIMEOUT, POISONED, IO or NO_SPACE (that commit failed: the queue is
+/// poisoned from now on).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_wait(queue: *mut mfq_queue_t, which: i32, offset: u64, timeout_ms: i32) -> mfq_status_t {
     guard(queue, || {
@@ -255,9 +256,9 @@ pub unsafe extern "C" fn mfq_recovery(queue: *mut mfq_queue_t, report: *mut mfq_
     })
 }
 
-/// A walker over RocketMQ's messages (stores 4.x and 5.x), for mfq_options_t.walk; `context` is not used. A message is whole
-/// if its magic is known, its lengths add up to its size, and the CRC of its body is right; a blank reaches to the end of
-/// the file. May be called from anywhere, and answers -1 if `bytes` is NULL.
+/// A walker over RocketMQ's messages (stores 4.x and 5.x), for mfq_options_t.walk; `context` is not used. A message is
+/// whole if its magic is known, its lengths add up to its size, and the CRC of its body is right; a blank reaches to
+/// the end of the file. May be called from anywhere, and answers -1 if `bytes` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_walk_rocketmq(context: *mut c_void, bytes: *const u8, available: usize) -> i64 {
     let _ = context;
@@ -269,17 +270,19 @@ pub unsafe extern "C" fn mfq_walk_rocketmq(context: *mut c_void, bytes: *const u
 }
 
 /// Cuts the log at `offset`, durably: everything there and behind is gone when this returns, and the next append goes
-/// there. In MFQ_RECORD a record has to begin or end at `offset`; in MFQ_RAW it is any byte. All offsets that mfq_offsets
-/// tells may move back. Files and views that are held stay as they are; a reader behind the new end finds nothing, or what
-/// is appended later, and should be set to an offset of a record by mfq_reader_seek.
+/// there. In MFQ_RECORD a record has to begin or end at `offset`; in MFQ_RAW it is any byte. All offsets that
+/// mfq_offsets tells may move back. Files and views that are held stay as they are; a reader behind the new end finds
+/// nothing, or what is appended later, and should be set to an offset of a record by mfq_reader_seek.
 ///
-/// Appends that come meanwhile wait for it. A crash at any moment leaves the log as it was, or a beginning of it that reaches
+/// Appends, mfq_get_last, mfq_offsets and a flush of UINT64_MAX that come meanwhile wait for it, whatever their time. A
+/// crash at any moment leaves the log as it was, or a beginning of it that reaches
 /// to `offset` at least. The file that is cut is copied up to `offset`, which takes space for one file more until this
 /// returns.
 ///
-/// Errors: INVALID (`offset` lies within a record, below the first offset, or beyond what is committed), CLOSED, BUSY (a
-/// claim is open), READ_ONLY, POISONED; nothing has happened then, nor after NO_SPACE or NO_MEMORY. IO: nothing has happened,
-/// or the queue is poisoned from now on, and opening it anew shows how far it came.
+/// Errors: INVALID (`offset` lies within a record, below the first offset, or beyond what is committed), CLOSED, BUSY
+/// (a claim is open), READ_ONLY, POISONED, UNSUPPORTED (in MFQ_STAGED: open the queue in MFQ_MMAP for it); nothing has
+/// happened then. NO_SPACE, NO_MEMORY, IO: nothing has happened, or the queue is poisoned from now on, and opening it
+/// anew shows how far it came.
 ///
 /// Blocks: for the disk, and for appends that are under way.
 #[unsafe(no_mangle)]
@@ -288,14 +291,15 @@ pub unsafe extern "C" fn mfq_truncate_after(queue: *mut mfq_queue_t, offset: u64
 }
 
 /// Removes the files that end at or before `offset`, durably, but never the last one: what lies below is NOT_FOUND from
-/// then on, and mfq_offsets_t.min moves to the beginning of the file in which `offset` lies. Files and views that are held
-/// stay readable; a file's space comes back once nothing holds it any more, and no call that was inside the queue when it
-/// was removed still is (with a later truncation, if such a call takes its time).
+/// then on, and mfq_offsets_t.min moves to the beginning of the file in which `offset` lies. Files and views that are
+/// held stay readable; a file's space comes back once nothing holds it any more, and no call that was inside the queue
+/// when it was removed still is (with a later truncation, if such a call takes its time).
 ///
-/// Appends go on meanwhile. A crash at any moment leaves all of it or none; files that are left over are removed by the next
-/// mfq_open.
+/// Appends go on meanwhile. A crash at any moment leaves all of it or none; files that are left over are removed by the
+/// next mfq_open.
 ///
-/// Errors: INVALID (`offset` is beyond what is committed), CLOSED, READ_ONLY, POISONED, IO, NO_SPACE.
+/// Errors: INVALID (`offset` is beyond what is committed), CLOSED, READ_ONLY, POISONED; nothing has happened then. IO,
+/// NO_SPACE: nothing has happened, or the files are gone from the queue and some stay on disk until the next mfq_open.
 ///
 /// Blocks: for the disk, and for a flush that is at work.
 #[unsafe(no_mangle)]
@@ -306,8 +310,8 @@ pub unsafe extern "C" fn mfq_truncate_before(queue: *mut mfq_queue_t, offset: u6
 fn truncate(handle: *mut mfq_queue_t, what: &'static str, truncate: impl FnOnce(&Queue) -> Result<()>) -> Result<()> {
     let queue = handles::queue(handle, what)?;
     let outcome = truncate(&queue);
-    // SAFETY: every call on a queue is pinned by its handle, and rests only where it keeps no reference to a file; this one
-    // is done with them.
+    // SAFETY: every call on a queue is pinned by its handle, and rests only where it keeps no reference to a file; this
+    // one is done with them.
     unsafe { queue.release_removed(|| pin::is_unused(handles::number(handle))) };
     outcome
 }

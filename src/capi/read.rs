@@ -17,14 +17,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 ///
 /// Copies one record to `buf`, which has room for `cap` bytes. `len` tells its length, `next` where to read next.
 ///
-/// RECORD: the first record at or after `offset`; padding is skipped. Its checksum is verified. A record longer than `cap`
-/// is TOO_LARGE: then `*len` is written all the same and tells the length needed, nothing else is; `buf` may be NULL if
-/// `cap` is 0. RAW: what is committed from `offset` on, at most `cap` bytes and not beyond the end of the file; filler is
-/// bytes like others, `*next` is offset + *len, and `cap` 0 is INVALID.
+/// RECORD: the first record at or after `offset`; padding is skipped. Its checksum is verified. A record longer than
+/// `cap` is TOO_LARGE: then `*len` is written all the same and tells the length needed, nothing else is; `buf` may be
+/// NULL if `cap` is 0. RAW: what is committed from `offset` on, at most `cap` bytes and not beyond the end of the file;
+/// filler is bytes like others, `*next` is offset + *len, and `cap` 0 is INVALID.
 ///
-/// Errors: INVALID (RECORD: `offset` is not a multiple of 8), CLOSED, END (`offset` is at or beyond committed), NOT_FOUND
-/// (before the first offset kept), CORRUPT (damaged, or `offset` is not the start of a record), TOO_LARGE, IO (under
-/// mfq_install_sigbus_guard). After CORRUPT and IO the bytes of `buf` are undefined.
+/// Errors: INVALID (RECORD: `offset` is not a multiple of 8), CLOSED, END (`offset` is at or beyond committed),
+/// NOT_FOUND (before the first offset kept), CORRUPT (damaged, or `offset` is not the start of a record), TOO_LARGE, IO
+/// (under mfq_install_sigbus_guard). After CORRUPT and IO the bytes of `buf` are undefined.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_read(
     queue: *mut mfq_queue_t,
@@ -61,8 +61,9 @@ pub unsafe extern "C" fn mfq_read(
     })
 }
 
-/// Gives a record in place, as mfq_read would copy it, and holds its file. RAW: everything from `offset` to the end of what
-/// is committed in this file. The bytes stay readable until mfq_view_release, also after mfq_close. They must not be written.
+/// Gives a record in place, as mfq_read would copy it, and holds its file. RAW: everything from `offset` to the end of
+/// what is committed in this file. The bytes stay readable until mfq_view_release, also after mfq_close. They must not
+/// be written.
 ///
 /// Errors: as mfq_read, and NO_MEMORY (about a million views are held).
 ///
@@ -106,7 +107,8 @@ pub unsafe extern "C" fn mfq_view_release(view: *mut mfq_view_t) -> mfq_status_t
 /// Opens a reader whose first record is the first one at or after `offset`. `offset` may be the end of the queue or lie
 /// beyond it: mfq_reader_next then waits for what is appended there.
 ///
-/// Errors: INVALID (RECORD: `offset` is not a multiple of 8), CLOSED, NOT_FOUND (before the first offset kept), NO_MEMORY.
+/// Errors: INVALID (RECORD: `offset` is not a multiple of 8), CLOSED, NOT_FOUND (before the first offset kept),
+/// NO_MEMORY.
 ///
 /// Ownership: the host ends it with mfq_reader_close, also after mfq_close.
 #[unsafe(no_mangle)]
@@ -128,13 +130,13 @@ pub unsafe extern "C" fn mfq_reader_open(
 }
 
 /// Gives the next record in place and moves on. If there is none yet, waits for it. RAW: everything from the reader's
-/// position to the end of what is committed in this file. The bytes are valid until the next call on this reader, its close
-/// included; the view is not released.
+/// position to the end of what is committed in this file. The bytes are valid until the next call on this reader, its
+/// close included; the view is not released.
 ///
-/// Errors: INVALID, CLOSED (the reader or its queue is or was closed), END (none yet, and timeout_ms is 0), TIMEOUT (none
-/// yet after timeout_ms), BUSY (another thread is inside a call on this reader), NOT_FOUND, CORRUPT, POISONED (none yet,
-/// and none may ever come), IO (under mfq_install_sigbus_guard: this record or the one before lies in a page that is lost).
-/// The position is then as before.
+/// Errors: INVALID, CLOSED (the reader or its queue is or was closed), END (none yet, and timeout_ms is 0), TIMEOUT
+/// (none yet after timeout_ms), BUSY (another thread is inside a call on this reader), NOT_FOUND, CORRUPT, POISONED
+/// (none yet, and none may ever come), IO (under mfq_install_sigbus_guard: this record or the one before lies in a page
+/// that is lost). The position is then as before.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_reader_next(
     reader: *mut mfq_reader_t,

@@ -1,5 +1,5 @@
-//! Handles: an index and a generation in the shape of an opaque pointer, never dereferenced. Slots are in memory that is
-//! never freed and are used again under a new generation, so a handle used after its close is found out, for ever.
+//! Handles: an index and a generation in the shape of an opaque pointer, never dereferenced. Slots are in memory that
+//! is never freed and are used again under a new generation, so a handle used after its close is found out, for ever.
 
 use crate::error::{Error, Result, Status};
 use crate::os::heavy_barrier;
@@ -37,8 +37,8 @@ struct Slot<T> {
     value: UnsafeCell<MaybeUninit<T>>,
 }
 
-/// All handles of one kind. `CELL` is where a call writes down that it uses one; `NO_CELL`: calls take such a handle's value
-/// out and never use it in its place.
+/// All handles of one kind. `CELL` is where a call writes down that it uses one; `NO_CELL`: calls take such a handle's
+/// value out and never use it in its place.
 pub struct Table<T: 'static, const KIND: u64, const CELL: usize> {
     chunks: [AtomicPtr<Slot<T>>; CHUNKS],
     used: AtomicU32,
@@ -72,8 +72,8 @@ impl<T: Send + Sync, const KIND: u64, const CELL: usize> Table<T, KIND, CELL> {
         Ok(Vacant { table: self, slot, index })
     }
 
-    /// Holds the value in its place: it is not closed under the call. (Always inlined: it is on the path of each append,
-    /// and as a call of its own it costs twice as much.)
+    /// Holds the value in its place: it is not closed under the call. (Always inlined: it is on the path of each
+    /// append, and as a call of its own it costs twice as much.)
     #[inline(always)]
     pub fn pin(&'static self, handle: u64, what: &'static str) -> Result<Pinned<T>> {
         const { assert!(CELL != NO_CELL, "values of this table are not used in their place") };
@@ -92,7 +92,8 @@ impl<T: Send + Sync, const KIND: u64, const CELL: usize> Table<T, KIND, CELL> {
     /// Ends a handle: `begin` brings calls out that wait, then all that are inside are waited for. One caller wins.
     pub fn close(&'static self, handle: u64, what: &'static str, begin: impl FnOnce(&T)) -> Result<T> {
         let slot = self.end(handle, what)?;
-        // SAFETY: the state led here, so there is a value, and nobody else takes it out: only the one who ended it does.
+        // SAFETY: the state led here, so there is a value, and nobody else takes it out: only the one who ended it
+        // does.
         begin(unsafe { (*slot.value.get()).assume_init_ref() });
         heavy_barrier();
         pin::wait_for(handle);
@@ -115,8 +116,8 @@ impl<T: Send + Sync, const KIND: u64, const CELL: usize> Table<T, KIND, CELL> {
     }
 
     fn take_out(&'static self, slot: &'static Slot<T>, handle: u64) -> T {
-        // SAFETY: the caller ended the handle, so this happens once, and no call uses the value any more (`wait_for`, or
-        // a table without a cell).
+        // SAFETY: the caller ended the handle, so this happens once, and no call uses the value any more (`wait_for`,
+        // or a table without a cell).
         let value = unsafe { (*slot.value.get()).assume_init_read() };
         self.give_back(slot, index_of(handle));
         value
@@ -277,7 +278,8 @@ impl<T> Deref for Pinned<T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the handle was live after it was written down, and a close waits for the pin before it takes the value.
+        // SAFETY: the handle was live after it was written down, and a close waits for the pin before it takes the
+        // value.
         unsafe { &*self.value }
     }
 }

@@ -23,8 +23,8 @@ pub struct mfq_reader_t {
     _private: [u8; 0],
 }
 
-/// Where a record lies: the bytes [offset, end) of the queue. In RECORD that includes its header and the gap to the next
-/// multiple of 8, so `end` is where the next record can begin; in RAW it is the host's bytes.
+/// Where a record lies: the bytes [offset, end) of the queue. In RECORD that includes its header and the gap to the
+/// next multiple of 8, so `end` is where the next record can begin; in RAW it is the host's bytes.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct mfq_span_t {
@@ -40,8 +40,9 @@ pub struct mfq_slice_t {
     pub len: usize,
 }
 
-/// Memory to write a record into, given by mfq_claim. It stays writable until mfq_commit or mfq_abort, even if the queue
-/// is closed before. May be copied and handed to another thread, but it is one claim: the first commit or abort counts.
+/// Memory to write a record into, given by mfq_claim. It stays writable until mfq_commit or mfq_abort, even if the
+/// queue is closed before. May be copied and handed to another thread, but it is one claim: the first commit or abort
+/// counts.
 #[repr(C)]
 pub struct mfq_claim_t {
     /// `len` bytes, not zeroed.
@@ -71,19 +72,20 @@ pub struct mfq_view_t {
 /// Receives one message of the library; see mfq_set_log. `message` ends with NUL and is valid during the call only.
 pub type mfq_log_fn_t = Option<unsafe extern "C" fn(context: *mut c_void, level: i32, message: *const c_char)>;
 
-/// Tells the size of the unit that begins at `bytes`, of which `available` bytes (to the end of the file) can be read: > 0
-/// its size, 0 there is none, the data ends here, < 0 it is damaged, which ends the data too. More than `available` counts
-/// as damaged. Called by mfq_open, in its thread; it must not call the library (MFQ_E_REENTRANT), nor write.
+/// Tells the size of the unit that begins at `bytes`, of which `available` bytes (to the end of the file) can be read:
+/// its size if > 0; 0 there is none, the data ends here; < 0 it is damaged, which ends the data too. More than
+/// `available` counts as damaged. Called by mfq_open, in its thread; it must not call the library (MFQ_E_REENTRANT), nor
+/// write.
 pub type mfq_walk_fn_t = Option<unsafe extern "C" fn(context: *mut c_void, bytes: *const u8, available: usize) -> i64>;
 
-/// What mfq_open can be told; fill it by mfq_options_init, then set what differs from the default. Zero always means the
-/// default. More fields may follow in later versions.
+/// What mfq_open can be told; fill it by mfq_options_init, then set what differs from the default. Zero always means
+/// the default. More fields may follow in later versions.
 #[repr(C)]
 pub struct mfq_options_t {
     /// sizeof(mfq_options_t) of the host; set by mfq_options_init.
     pub struct_size: usize,
-    /// Bytes of one file, from a page to 2 GiB less a page, a multiple of the page size. 0: 64 MiB for a new queue, what
-    /// it has for an old one. Another size than an old queue has is MFQ_E_INVALID.
+    /// Bytes of one file, from a page to 2 GiB less a page, a multiple of the page size. 0: 64 MiB for a new queue,
+    /// what it has for an old one. Another size than an old queue has is MFQ_E_INVALID.
     pub file_size: u64,
     /// Of a new queue: where its first file begins, at most INT64_MAX; rounded down to a multiple of the file size. Not
     /// used for an old one.
@@ -95,21 +97,21 @@ pub struct mfq_options_t {
     pub filler: u32,
     /// MFQ_MMAP or MFQ_STAGED. Not a property of the queue: each open chooses.
     pub mode: u32,
-    /// MFQ_FLUSH_NONE, MFQ_FLUSH_INTERVAL, MFQ_FLUSH_LEAST_PAGES or MFQ_FLUSH_EVERY_APPEND. Files are of huge pages, where the
-    /// file system has them, under the first two only: a sync of one writes 2 MiB where 4 KiB would do.
+    /// MFQ_FLUSH_NONE, MFQ_FLUSH_INTERVAL, MFQ_FLUSH_LEAST_PAGES or MFQ_FLUSH_EVERY_APPEND. Files are of huge pages,
+    /// where the file system has them, under the first two only: a sync of one writes 2 MiB where 4 KiB would do.
     pub flush_policy: u32,
     /// MFQ_FLUSH_INTERVAL: 0 means 500. Negative is MFQ_E_INVALID.
     pub flush_interval_ms: i32,
     /// MFQ_FLUSH_INTERVAL and MFQ_FLUSH_LEAST_PAGES: how many pages have to wait; 0 means 4.
     pub flush_least_pages: u32,
-    /// How long an append may wait for a file, and under MFQ_FLUSH_EVERY_APPEND then for its sync: 0 means 5000, < 0 for
-    /// ever.
+    /// How long an append may wait for a file, and under MFQ_FLUSH_EVERY_APPEND then for its sync: 0 means 5000, < 0
+    /// for ever.
     pub append_timeout_ms: i32,
     /// How many files are kept ready ahead of the writer: 0 means 2. At most 64; with MFQ_FILLER_ROCKETMQ at most 2.
     pub files_ahead: u32,
-    /// MFQ_STAGED: how many buffers there are, of a file's size each; 0 means 5, 1 is MFQ_E_INVALID. A file has one from when
-    /// it is asked for, ahead of the writer, until it is full and committed; an open claim keeps that of its file and all
-    /// behind it.
+    /// MFQ_STAGED: how many buffers there are, of a file's size each; 0 means 5, 1 is MFQ_E_INVALID. A file has one
+    /// from when it is asked for, ahead of the writer, until it is full and committed; an open claim keeps that of its
+    /// file and all behind it.
     pub pool_buffers: u32,
     /// MFQ_STAGED: how long a record may wait for its commit; 0 means 200. Negative is MFQ_E_INVALID.
     pub commit_interval_ms: i32,
@@ -118,9 +120,9 @@ pub struct mfq_options_t {
     pub permissions: u32,
     /// MFQ_OPEN_..., added up. Unknown bits are MFQ_E_INVALID.
     pub flags: u32,
-    /// RAW: finds the end of the data after a power cut, from the last durable offset on that mfq_open knows, and that of a
-    /// directory that is adopted; mfq_walk_rocketmq is one. With MFQ_FILLER_ZERO the data goes on behind zeros that fill a
-    /// file if the next one begins with a unit. NULL: the data ends behind the last byte that is not zero.
+    /// RAW: finds the end of the data after a power cut, from the last durable offset on that mfq_open knows, and that
+    /// of a directory that is adopted; mfq_walk_rocketmq is one. With MFQ_FILLER_ZERO the data goes on behind zeros
+    /// that fill a file if the next one begins with a unit. NULL: the data ends behind the last byte that is not zero.
     pub walk: mfq_walk_fn_t,
     /// Handed to `walk`.
     pub walk_context: *mut c_void,
@@ -145,8 +147,8 @@ pub struct mfq_file_info_t {
     pub base: *const u8,
 }
 
-/// What mfq_offsets tells: flushed <= committed <= wrote <= reserved, each the end of what it names; they only grow, but for
-/// mfq_truncate_after.
+/// What mfq_offsets tells: flushed <= committed <= wrote <= reserved, each the end of what it names; they only grow,
+/// but for mfq_truncate_after.
 #[repr(C)]
 pub struct mfq_offsets_t {
     /// sizeof(mfq_offsets_t), set by the host before the call.
@@ -163,7 +165,8 @@ pub struct mfq_offsets_t {
     pub flushed: u64,
 }
 
-/// What mfq_recovery tells: what mfq_open found. The lost is 0 without MFQ_OPEN_SALVAGE, as damage is MFQ_E_CORRUPT then.
+/// What mfq_recovery tells: what mfq_open found. The lost is 0 without MFQ_OPEN_SALVAGE, as damage is MFQ_E_CORRUPT
+/// then.
 #[repr(C)]
 pub struct mfq_recovery_t {
     /// sizeof(mfq_recovery_t), set by the host before the call.
@@ -174,18 +177,18 @@ pub struct mfq_recovery_t {
     pub lost_stretches: u32,
     /// Where the log ended, and went on.
     pub cut_at: u64,
-    /// From there to the last byte that was not zero, in each file: bytes that were cut (under MFQ_OPEN_READ_ONLY: that are
-    /// passed over).
+    /// From there to the last byte that was not zero, in each file: bytes that were cut (under MFQ_OPEN_READ_ONLY: that
+    /// are passed over).
     pub cut_bytes: u64,
-    /// Everything below is as it was written: its checksums were right, the walker or the last process said so, or it was
-    /// durable. Less than cut_at only in RAW after a power cut, or if adopted, without `walk`.
+    /// Everything below is as it was written: its checksums were right, the walker or the last process said so, or it
+    /// was durable. Less than cut_at only in RAW after a power cut, or if adopted, without `walk`.
     pub verified_to: u64,
     /// cut_at - verified_to.
     pub unverified_bytes: u64,
     /// Claims that nobody had committed or aborted when the process ended: they are padding now.
     pub claims_passed_over: u64,
-    /// RECORD: offset of the first whole record behind cut_at, which was cut too; UINT64_MAX if there was none. It had not
-    /// been flushed, and what had been appended before it is lost.
+    /// RECORD: offset of the first whole record behind cut_at, which was cut too; UINT64_MAX if there was none. It had
+    /// not been flushed, and what had been appended before it is lost.
     pub record_beyond: u64,
     /// MFQ_OPEN_SALVAGE: bytes below the durable offset that were damaged, and are padding now or behind the end.
     pub lost_bytes: u64,
@@ -193,7 +196,7 @@ pub struct mfq_recovery_t {
     pub first_lost: u64,
 }
 
-/// What mfq_stats tells, counted since the queue was opened.
+/// What mfq_stats tells, counted since the queue was opened where nothing else is said.
 #[repr(C)]
 pub struct mfq_stats_t {
     /// sizeof(mfq_stats_t), set by the host before the call.
@@ -214,13 +217,15 @@ pub struct mfq_stats_t {
     pub slow_creations: u64,
     /// Attempts to create a file that failed.
     pub failed_creations: u64,
-    /// Requests for a file that were withdrawn before anybody worked on them; of all queues of the process.
+    /// Requests for a file that were withdrawn before anybody worked on them; of all queues of the process, since its
+    /// first mfq_open.
     pub expired_requests: u64,
-    /// Requests for a file that were replaced by a newer one for the same file; of all queues of the process.
+    /// Requests for a file that were replaced by a newer one for the same file; of all queues of the process, since its
+    /// first mfq_open.
     pub superseded_requests: u64,
     /// Files that a waiting writer created by itself, because the allocation thread was busy elsewhere.
     pub self_served_creations: u64,
-    /// Claims that are neither committed nor aborted. Nothing beyond the oldest becomes readable.
+    /// Claims that are neither committed nor aborted now. Nothing beyond the oldest becomes readable.
     pub open_claims: u64,
     /// Where the oldest one lies; 0 if there is none.
     pub oldest_claim_offset: u64,
@@ -228,12 +233,13 @@ pub struct mfq_stats_t {
     pub oldest_claim_age_ms: u64,
     /// The offset up to which pages are ready in memory ahead of the writer.
     pub prefaulted_to: u64,
-    /// How long creations took: [i] counts those that took less than 2^i microseconds and not less than 2^(i-1), the last
-    /// one all that took longer.
+    /// How long creations took: [i] counts those that took less than 2^i microseconds and not less than 2^(i-1), the
+    /// last one all that took longer.
     pub creation_us: [u64; MFQ_CREATION_BUCKETS],
     /// MFQ_STAGED: how often an append or a get-last found no buffer free for the next file.
     pub pool_waits: u64,
-    /// MFQ_STAGED: how often one failed for that reason: at once (MFQ_OPEN_POOL_FAIL_FAST), or because none came in time.
+    /// MFQ_STAGED: how often one failed for that reason: at once (MFQ_OPEN_POOL_FAIL_FAST), or because none came in
+    /// time.
     pub pool_refusals: u64,
     /// MFQ_STAGED: buffers that are free now: neither held by a file nor promised to one that is asked for.
     pub pool_free: u64,

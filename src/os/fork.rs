@@ -1,12 +1,12 @@
 //! A forked child: it is told so at each call, and keeps nothing of its parent's queues.
 //!
-//! A child has all of its parent's memory and one of its threads. Locks may be held by threads that it does not have, so
-//! its calls are refused by one load, before any lock: of a word in a page that the kernel wipes in every child (madvise(2),
-//! MADV_WIPEONFORK), also in one that clone(2) made without the C library's knowledge. Before Linux 4.14 the handler of
-//! pthread_atfork(3) wipes it.
+//! A child has all of its parent's memory and one of its threads. Locks may be held by threads that it does not have,
+//! so its calls are refused by one load, before any lock: of a word in a page that the kernel wipes in every child
+//! (madvise(2), MADV_WIPEONFORK), also in one that clone(2) made without the C library's knowledge. Before Linux 4.14
+//! the handler of pthread_atfork(3) wipes it.
 //!
-//! The same handler closes our descriptors, but for those of files that are just being made or synced. A lock belongs to the open file description, and lives as long as the last
-//! descriptor of it in any process.
+//! The same handler closes our descriptors, but for those of files that are just being made or synced. A lock belongs
+//! to the open file description, and lives as long as the last descriptor of it in any process.
 
 use super::registry::{Entry, Registry};
 use std::io;
@@ -63,7 +63,8 @@ pub fn prepare_for_forks() -> io::Result<()> {
 
 fn wiped_in_children() -> io::Result<*mut AtomicU32> {
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: a new mapping of our own, of a page at least, which begins with room for a word; nobody else knows it yet.
+    // SAFETY: a new mapping of our own, of a page at least, which begins with room for a word; nobody else knows it
+    // yet.
     unsafe {
         let bytes = libc::sysconf(libc::_SC_PAGESIZE) as usize;
         let page = libc::mmap(ptr::null_mut(), bytes, protection, flags, -1, 0);

@@ -164,8 +164,8 @@ impl Os for Linux {
             check(libc::fstatfs(fd.as_raw_fd(), about.as_mut_ptr()))?;
             about.assume_init()
         };
-        // statfs(2) and linux/magic.h; AFS, Ceph, Lustre, ZFS and bcachefs from their own sources. FUSE may be anything,
-        // and XFS does not tell whether it shares blocks.
+        // statfs(2) and linux/magic.h; AFS, Ceph, Lustre, ZFS and bcachefs from their own sources. FUSE may be
+        // anything, and XFS does not tell whether it shares blocks.
         Ok(match about.f_type as u32 {
             0x6969 => FileSystem::Network("NFS"),
             0x517B | 0xFF53_4D42 | 0xFE53_4D42 => FileSystem::Network("SMB"),
@@ -261,7 +261,8 @@ impl Os for Linux {
         assert!(offset <= map.len() && len <= map.len() - offset);
         let flags = libc::MAP_SHARED | libc::MAP_FIXED;
         let at = map.as_mut_ptr().wrapping_add(offset);
-        // SAFETY: the range lies in `map` (asserted), which unmaps all of it when it is dropped, whatever is there then.
+        // SAFETY: the range lies in `map` (asserted), which unmaps all of it when it is dropped, whatever is there
+        // then.
         let mapped =
             unsafe { libc::mmap(at.cast(), len, libc::PROT_READ, flags, file.as_raw_fd(), offset as libc::off_t) };
         if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }

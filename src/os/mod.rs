@@ -1,10 +1,10 @@
-//! The system-call boundary: every call the library makes to open, change, map and sync files is a method of [`Os`], and
-//! so is what it asks about the machine: page size, date, boot, mount, random numbers.
+//! The system-call boundary: every call the library makes to open, change, map and sync files is a method of [`Os`],
+//! and so is what it asks about the machine: page size, date, boot, mount, random numbers.
 //!
 //! One trait from the first day, because fault injection, crash enumeration and simulation stand on it. What is not
 //! behind it: the end of a mapping and of a descriptor (munmap and close, when a `MmapRaw` or an `OwnedFd` is dropped),
-//! loads and stores in mapped memory, monotonic time and sleeps (std), locks (parking_lot, std), and the barrier, the threads,
-//! the eventfd, the forks and the signal handler of this module.
+//! loads and stores in mapped memory, monotonic time and sleeps (std), locks (parking_lot, std), and the barrier, the
+//! threads, the eventfd, the forks and the signal handler of this module.
 
 mod barrier;
 mod event_fd;
@@ -115,8 +115,8 @@ pub trait Os: Send + Sync {
     /// Memory of this process alone. Without a file it holds zeros; with one, the file's bytes, each page until it is
     /// stored to: no store reaches the file.
     fn map_private(&self, file: Option<BorrowedFd<'_>>, len: usize) -> io::Result<MmapRaw>;
-    /// Puts `[offset, offset + len)` of a file, mapped shared and for reading only, in the place of that part of `map`, in
-    /// one step for whoever reads there.
+    /// Puts `[offset, offset + len)` of a file, mapped shared and for reading only, in the place of that part of `map`,
+    /// in one step for whoever reads there.
     fn map_over(&self, map: &MmapRaw, file: BorrowedFd<'_>, offset: usize, len: usize) -> io::Result<()>;
     /// Keeps each page of a mapping in memory from its first touch on (mlock2(2), MLOCK_ONFAULT).
     fn lock_memory(&self, map: &MmapRaw) -> io::Result<()>;

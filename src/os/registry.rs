@@ -46,7 +46,8 @@ impl<T: Default + Sync> Registry<T> {
     }
 
     fn blocks(&self) -> impl Iterator<Item = &'static Block<T>> + use<T> {
-        // SAFETY: the list holds leaked boxes only, and they were complete before they were published (Release, Acquire).
+        // SAFETY: the list holds leaked boxes only, and they were complete before they were published (Release,
+        // Acquire).
         let at = |block: *const Block<T>| unsafe { block.as_ref() };
         std::iter::successors(at(self.0.load(Ordering::Acquire)), move |block| at(block.next))
     }

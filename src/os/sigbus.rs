@@ -1,4 +1,5 @@
-//! The guard that a host may ask for: SIGBUS in a mapping of ours becomes a mark on it, and not the death of the process.
+//! The guard that a host may ask for: SIGBUS in a mapping of ours becomes a mark on it, and not the death of the
+//! process.
 //!
 //! The kernel raises it in whoever touches a page that the device cannot give or that somebody has cut off. The handler
 //! puts a page of zeros in its place, so that the thread goes on, and calls look at the mark before they publish or
@@ -149,8 +150,8 @@ fn replace_page(address: usize) -> bool {
 /// # Safety
 /// As for a handler of SIGBUS.
 unsafe fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: set before the handler was, and never freed. A handler's address has the type that its flags say. The mask
-    // is put back when the signal returns.
+    // SAFETY: set before the handler was, and never freed. A handler's address has the type that its flags say. The
+    // mask is put back when the signal returns.
     unsafe {
         let previous = &*PREVIOUS.load(Ordering::Acquire);
         let code = (*info).si_code;

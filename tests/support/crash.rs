@@ -1,8 +1,8 @@
-//! A process that appends and flushes until it is killed or its disk loses its power, and what it said meanwhile: for the
-//! tests that do either.
+//! A process that appends and flushes until it is killed or its disk loses its power, and what it said meanwhile: for
+//! the tests that do either.
 //!
-//! The process is the test's own binary, run for a test of the name [`VICTIM`] that calls [`die`]. It notes each call that
-//! returned in memory that it shares with its parent, which is the oracle.
+//! The process is the test's own binary, run for a test of the name [`VICTIM`] that calls [`die`]. It notes each call
+//! that returned in memory that it shares with its parent, which is the oracle.
 #![allow(dead_code)] // each test uses a part of it
 
 use super::engine::within;
@@ -518,7 +518,8 @@ pub fn check(plan: &Plan, oracle: &Oracle, before: &[Found], now: &[Found], surv
             }
             returned_in_all += u32::from(!lost);
         }
-        // One more may be there, whole, if it had begun; a batch in all its parts, of which a power cut leaves the first.
+        // One more may be there, whole, if it had begun; a batch in all its parts, of which a power cut leaves the
+        // first.
         if let [(_, _, first), ..] = *rest {
             assert!(begun > returned && thread != STOPPED && !lost, "invented: {rest:?}");
             let whole = records(plan, thread, returned);

@@ -1,7 +1,7 @@
 //! A real disk that can lose its power: ext4 on a loop device over a file in memory. Needs root.
 //!
-//! All of it lives in a mount namespace of the calling thread, and the loop device clears itself: whatever becomes of the
-//! test, nothing is left behind. Processes that the thread starts see the disk; other threads do not.
+//! All of it lives in a mount namespace of the calling thread, and the loop device clears itself: whatever becomes of
+//! the test, nothing is left behind. Processes that the thread starts see the disk; other threads do not.
 #![allow(dead_code)] // each test uses a part of it
 
 use super::engine::eventually;
@@ -28,7 +28,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// With an empty ext4 of so many MiB, mounted. `None`, and says why, where that cannot be had; under CI=true it must.
+    /// With an empty ext4 of so many MiB, mounted. `None`, and says why, where that cannot be had; under CI=true it
+    /// must.
     pub fn new(mib: u64) -> Option<Disk> {
         let made = Disk::try_new(mib);
         if let Err(cause) = &made {

@@ -1,7 +1,7 @@
 //! A disk that can lose its power: behind the library's system calls, over a directory that plays the page cache.
 //!
-//! What the library writes goes into the directory, so that its mappings are real ones. Beside it this keeps what a power
-//! cut would leave:
+//! What the library writes goes into the directory, so that its mappings are real ones. Beside it this keeps what a
+//! power cut would leave:
 //!
 //! - *Data*: each page as it was when it was last synced, and every other content it was seen with since. The kernel
 //!   writes a page back whenever it likes, so each of them may be what the disk has, whatever the other pages have.
@@ -334,8 +334,8 @@ impl SimDisk {
 }
 
 impl Inner {
-    /// Notes what the page cache holds now. Looked at twice without a change it held all of that at one moment, whatever
-    /// another thread stores meanwhile.
+    /// Notes what the page cache holds now. Looked at twice without a change it held all of that at one moment,
+    /// whatever another thread stores meanwhile.
     fn observe(&mut self) {
         while self.observe_changes() {}
     }
