@@ -89,7 +89,7 @@ struct Table {
     requests: HashMap<Key, Request>,
     queued: BTreeMap<Rank, Key>,
     next_ticket: Ticket,
-    /// Creations under way, by queue.
+    /// Creations and syncs under way, by queue.
     in_work: HashMap<u64, usize>,
     /// Files that were made after their request had been withdrawn, by queue.
     withdrawn: Vec<(u64, Arc<MappedFile>)>,
@@ -242,6 +242,15 @@ impl AllocationService {
         files.changed.notify_all();
     }
 
+    /// Returns when nothing is done for a refused queue any more: until then a sync may fail for it.
+    pub fn rest(&self, files: &QueueFiles) {
+        let mut table = self.table.lock();
+        table.unsynced.retain(|(queue, _)| queue.generation != files.generation);
+        while table.in_work.contains_key(&files.generation) {
+            files.changed.wait(&mut table);
+        }
+    }
+
     /// Ends all requests of a refused queue, waits for those in work, and returns the files that nobody claimed.
     pub fn withdraw(&self, files: &QueueFiles) -> Vec<Arc<MappedFile>> {
         let mut table = self.table.lock();
@@ -301,8 +310,11 @@ impl AllocationService {
                 drop(table);
                 survive("readying pages", || step.take(&files));
             } else if let Some((files, file)) = table.unsynced.pop_front() {
+                *table.in_work.entry(files.generation).or_default() += 1;
                 drop(table);
                 survive("syncing a new file", || files.make_durable(&file));
+                self.table.lock().end_work(files.generation);
+                files.changed.notify_all();
             } else {
                 let retry_at = table.retry_failed(Instant::now());
                 drop(table);

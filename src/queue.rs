@@ -228,7 +228,10 @@ impl Queue {
             let _still = self.end_moves.read();
             let last = self.files.table.last();
             if let Some(file) = last.filter(|file| self.is_read_only() || !self.is_full(file)) {
-                return Ok(self.files.table.find(file.start()).expect("the last file is in the table"));
+                match self.files.table.find(file.start()) {
+                    Some(held) => return Ok(held),
+                    None => continue, // filled and removed meanwhile
+                }
             }
             self.check_writable()?;
             let next = self.next_file(last, deadline)?;
@@ -316,6 +319,7 @@ impl Queue {
     pub fn finish_close(&self) -> Result<()> {
         let _unlock = Unlock(&self.files.directory);
         let Some(lease) = &self.lease else { return Ok(()) };
+        lease.allocation().rest(&self.files); // while a failed sync can still be told to this queue
         if let Some(service) = &self.files.flush_service {
             service.withdraw(self.files.generation);
         }

@@ -8,7 +8,7 @@ use crate::flush_service::FlushService;
 use crate::mapped_file::MappedFile;
 use crate::pool::Pool;
 use crate::stats::Counters;
-use parking_lot::Condvar;
+use parking_lot::{Condvar, Mutex};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,6 +35,8 @@ pub(crate) struct QueueFiles {
     pub flush_service: Option<Arc<FlushService>>,
     /// Its end is moved back at this moment: no file is made ahead of it.
     end_moves: AtomicBool,
+    /// Held from a sync by descriptor until its failure is told: another descriptor, opened meanwhile, would not be.
+    by_descriptor: Mutex<()>,
     /// Something about this queue's requests changed; goes with the service's table.
     pub changed: Condvar,
 }
@@ -61,6 +63,7 @@ impl QueueFiles {
             huge_pages,
             flush_service,
             end_moves: AtomicBool::new(false),
+            by_descriptor: Mutex::new(()),
             changed: Condvar::new(),
         }
     }
@@ -147,6 +150,7 @@ impl QueueFiles {
             // told of yet is told to whoever opens the file next (fsync(2)); the other one who may be is
             // `make_durable`.
             Some(_) => {
+                let _after = self.by_descriptor.lock();
                 let fd = self.directory.open_file(file.start(), true)?;
                 self.directory.os.sync_data(fd.as_fd())
             }
@@ -165,6 +169,7 @@ impl QueueFiles {
         // Opened again: the kernel tells a failed write-back once to each open description (fsync(2)), and that of the
         // mapping is to hear of it at its own sync.
         let start = file.start();
+        let _until_told = self.by_descriptor.lock();
         let fd = self.directory.open_file(start, true)?;
         let synced = self.directory.os.sync_data(fd.as_fd());
         let synced = synced

@@ -19,6 +19,7 @@ use crate::options::{Format, MOST_OFFSET, Mode, Options};
 use crate::os::{Os, prepare_barriers, read_all};
 use crate::pool::Pool;
 use crate::queue::{OpenQueue, Queue, Recovered, lost_page};
+use crate::raw;
 use crate::record::{ALIGNMENT, HEADER_BYTES, step};
 use crate::report::{Ended, Recovery};
 use crate::scan::{End, Scan, Stretch};
@@ -93,7 +94,9 @@ fn adopt(directory: Directory, listed: Vec<Listed>, options: &Options) -> Result
     check_adjacent(&directory.path, options.file_size, &listed)?;
     let files = listed.iter().map(|file| map_file(&directory, file, Changes::None)).collect::<Result<VecDeque<_>>>()?;
     let first = listed[0].start;
-    let end = adopted_end(&directory, &files, options)?;
+    let end = adopted_end(&directory, &files, options);
+    check_intact(&directory, &files)?; // the zeros of a lost page are no end
+    let end = end?;
     // Sparse, perhaps: a store into a page without a block would end the process once the disk is full.
     if let Some(last) = listed.iter().rev().find(|file| file.start < end) {
         directory.reserve(last.start, last.len)?;
@@ -178,6 +181,9 @@ fn open_existing(
     };
     check_intact(&directory, &files)?; // the zeros of a lost page are neither an end nor damage
     let mut end = end?;
+    if meta.format == Format::Raw && end.offset % meta.file_bytes > raw::limit(&meta) {
+        end.offset = end.offset.next_multiple_of(meta.file_bytes); // no record fits there, and no filler
+    }
     let reaches_to = files.back().map_or(first, |last| last.end());
     if options.salvage {
         end.offset = end.offset.min(reaches_to);

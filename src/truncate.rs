@@ -21,6 +21,7 @@ use crate::append::busy;
 use crate::checkpoint::Checkpoint;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
+use crate::log::{self, Level};
 use crate::mapped_file::MappedFile;
 use crate::options::Format;
 use crate::place::{place_rest, walk_whole};
@@ -72,6 +73,7 @@ impl Queue {
     /// Removes the files that end at or before `offset`, but never the last one.
     pub fn truncate_before(&self, offset: u64) -> Result<()> {
         self.check_writable()?;
+        let _asked_again = WakesFlushes(self); // dropped behind the turn
         let _no_sync = self.turns.enter(0, Deadline::Never, || Ok(false));
         let mut checkpoint = self.checkpoint.lock();
         self.check_writable()?;
@@ -88,7 +90,11 @@ impl Queue {
         self.replace_checkpoint(next, &mut checkpoint)?;
         self.positions.advance_flushed(first); // there is nothing below any more
         self.first.store(first, Ordering::Release);
+        self.moved.notify();
+        self.signal();
         let gone = self.files.table.remove_before(first);
+        // STAGED: their buffers go back now; the files themselves may be kept for long.
+        gone.iter().for_each(|file| drop(file.release()));
         self.lease.as_ref().expect("only a writer truncates").allocation().forget_before(&self.files, first);
         gone.iter().try_for_each(|file| self.files.directory.remove(file.start()))
     }
@@ -113,6 +119,9 @@ impl Queue {
         }
         let Some(file) = self.files.table.find_ref(offset) else { return Ok(()) };
         let at = offset - file.start();
+        if self.meta.format == Format::Raw && at > raw::limit(&self.meta) {
+            return Err(Error::new(Status::Invalid, format!("offset {offset} lies within the filler of its file")));
+        }
         let mut begins = at == 0 || self.meta.format == Format::Raw;
         if !begins {
             walk_whole(&self.words(file), 0, |frame, word| begins |= frame + step(word) == at);
@@ -157,6 +166,7 @@ impl Queue {
             if self.has_open_claims() {
                 return Err(busy_with_claims());
             }
+            self.check_not_poisoned()?; // one that failed in the middle is never done
             thread::sleep(Duration::from_micros(50)); // they are copying
         }
         Ok(end)
@@ -170,8 +180,8 @@ impl Queue {
         }
         let cut = self.files.table.find(offset).expect("a file below the end");
         let copy = self.files.copy_beginning(&cut, stays)?;
-        // A lost page was copied as zeros; the copy goes with the next open.
-        self.check_intact(&cut, 0, stays)?;
+        // The zeros of a lost page are not to take the place of the file's bytes.
+        self.check_intact(&cut, 0, stays).inspect_err(|_| self.files.directory.remove_temporary(cut.start()))?;
         copy.reserved().store(stays, Ordering::Release);
         Ok(Some(copy))
     }
@@ -205,7 +215,21 @@ impl Queue {
         self.policy.cut(offset);
         self.set_attention(|attention| attention.allocation_at = 0);
         self.moved.notify();
+        if self.policy.follows_appends()
+            && let Err(error) = self.ask_flush_thread()
+        {
+            log::write(Level::Warn, format_args!("{error}")); // it waits for an end that is far off now
+        }
         Ok(())
+    }
+}
+
+/// Who is woken to lead may find itself served by what a truncation did to `flushed`, and lead nobody.
+struct WakesFlushes<'q>(&'q Queue);
+
+impl Drop for WakesFlushes<'_> {
+    fn drop(&mut self) {
+        self.0.turns.wake_all();
     }
 }
 

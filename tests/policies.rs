@@ -133,6 +133,18 @@ fn a_policy_flushes_what_was_recovered() {
 }
 
 #[test]
+fn what_is_appended_behind_a_truncation_is_flushed_as_before() {
+    let _alone = alone();
+    for options in [interval(1), least_pages(1)] {
+        let dir = scratch();
+        let queue = open(dir.path(), &options);
+        wait_flushed(&queue, append_pages(&queue, &options, 60));
+        queue.truncate_after(0).unwrap();
+        wait_flushed(&queue, append_pages(&queue, &options, 20));
+    }
+}
+
+#[test]
 fn a_sync_that_fails_in_the_background_poisons() {
     let _alone = alone();
     for options in [interval(1), least_pages(1)] {

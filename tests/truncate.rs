@@ -310,6 +310,20 @@ fn still_mapped(path: &Path) -> usize {
 }
 
 #[test]
+fn a_file_cannot_end_where_neither_a_record_nor_a_blank_fits() {
+    let dir = scratch();
+    let queue = open(dir.path(), &raw(Filler::RocketMq));
+    for _ in 0..2 {
+        queue.append(&vec![7; page() as usize - 8]).unwrap(); // a file each
+    }
+    for offset in [page() - 7, page() - 1] {
+        assert_eq!(queue.truncate_after(offset).unwrap_err().status(), Status::Invalid);
+    }
+    queue.truncate_after(page() - 8).unwrap();
+    assert_eq!(queue.append(b"goes on").unwrap().offset, page());
+}
+
+#[test]
 fn removed_files_are_let_go_while_calls_go_on() {
     let dir = scratch();
     let path = fs::canonicalize(dir.path()).unwrap();
