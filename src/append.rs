@@ -5,6 +5,9 @@
 //! RAW: space in a file is given away by moving its counter. The one writer whose move crosses the end fills the rest
 //! and rolls; those behind it find the counter past the end and go to the next file. Bytes become committed in the
 //! order they were given away, so an append returns after the copies before its own.
+//!
+//! What both go through is inlined by force: out of line, its results go through memory, and an append of 64 bytes in RAW
+//! takes 398 instructions instead of 282 (callgrind).
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -61,7 +64,7 @@ impl Queue {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn append_pieces<'a>(&self, len: usize, parts: impl Iterator<Item = &'a [u8]>) -> Result<Span> {
         self.check_writable()?;
         match self.meta.format {
@@ -71,7 +74,7 @@ impl Queue {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn append_framed<'a>(&self, len: usize, parts: impl Iterator<Item = &'a [u8]>) -> Result<Span> {
         let bytes = frame_bytes(len, self.meta.file_bytes).ok_or_else(|| self.too_large(len))?;
         let frame = self.place_frame(bytes)?;
@@ -119,7 +122,7 @@ impl Queue {
     }
 
     /// Gives out the next `bytes` of the log, claimed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn place_frame(&self, bytes: u32) -> Result<Frame<'_>> {
         let appending = Appending { queue: self, deadline: Cell::new(None) };
         let (words, at) = place(&appending, bytes)?;
@@ -137,7 +140,7 @@ impl Queue {
         Error::new(Status::TooLarge, format!("{len} bytes are more than one file takes, which is {most}"))
     }
 
-    #[inline]
+    #[inline(always)]
     fn append_raw<'a>(&self, len: usize, records: u64, parts: impl Iterator<Item = &'a [u8]>) -> Result<Span> {
         let (file, at) = self.reserve_raw(len, &Cell::new(None))?;
         let mut to = at;
@@ -155,7 +158,7 @@ impl Queue {
     }
 
     /// A range of `len` bytes in one file, rolling where it does not fit.
-    #[inline]
+    #[inline(always)]
     fn reserve_raw(&self, len: usize, deadline: &Cell<Option<Deadline>>) -> Result<(&MappedFile, u64)> {
         self.check_raw_len(len)?;
         loop {
@@ -179,7 +182,7 @@ impl Queue {
 
     /// The last file, unless nothing can be added to it any more: then there is a new last file, and the caller looks
     /// again. The counter is looked at before it is added to, so that it never overflows, whoever tries how often.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn raw_file_with_room(&self, deadline: &Cell<Option<Deadline>>) -> Result<Option<&MappedFile>> {
         if let Some(file) = self.files.table.last()
             && self.has_room(file)?
@@ -209,7 +212,7 @@ impl Queue {
 
     /// The position this thread was given, which may be too far for `len` bytes to fit. A position at or below the
     /// limit from which they do not fit is given to one thread only: it fills the file.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add_raw(&self, file: &MappedFile, len: usize) -> Result<u64> {
         // Not a plain addition: beside an open claim it would push the counter over space that nobody fills, and
         // whoever looks at it meanwhile (`reserved`, a claim that begins) would take that for given away.
@@ -238,14 +241,14 @@ impl Queue {
     }
 
     /// Waits until everything before `offset` is committed, then commits `len` bytes from there.
-    #[inline]
+    #[inline(always)]
     fn commit_in_turn(&self, offset: u64, len: u64, records: u64) -> Result<()> {
         self.wait_turn(offset)?;
         self.commit_raw_records(offset + len, records, if records == 0 { 0 } else { len })
     }
 
     /// For the writer whose turn it is.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn commit_raw_records(&self, end: u64, records: u64, bytes: u64) -> Result<()> {
         // Plain additions: turns come one after the other.
         let counters = &self.files.counters;
@@ -256,7 +259,7 @@ impl Queue {
 
     /// Returns when `committed` is exactly `offset`: all copies before it are done. In a poisoned queue one of them may
     /// never be, and then none behind it is committed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn wait_turn(&self, offset: u64) -> Result<()> {
         if self.positions.wrote() == offset { Ok(()) } else { self.wait_turn_slowly(offset) }
     }

@@ -44,7 +44,7 @@ pub(crate) trait Log {
 }
 
 /// Places a claimed frame at the end of the log, in the next file where it does not fit in the last.
-#[inline]
+#[inline(always)]
 pub(crate) fn place<L: Log>(log: &L, frame_bytes: u32) -> Result<(L::File, u64), L::Error> {
     loop {
         if let Some(file) = log.last()
@@ -69,7 +69,7 @@ pub(crate) fn place<L: Log>(log: &L, frame_bytes: u32) -> Result<(L::File, u64),
     }
 }
 
-#[inline]
+#[inline(always)]
 fn place_in<F: CommitWords>(file: &F, frame_bytes: u32) -> Option<u64> {
     let mut at = file.hint();
     while u64::from(frame_bytes) <= file.size().saturating_sub(at) {

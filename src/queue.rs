@@ -347,7 +347,7 @@ impl Queue {
 
     /// Of a file's bytes that were just used. Where they are not the file's any more (see [`crate::os`]), the queue is
     /// poisoned: what was stored there never reaches the disk.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn check_intact(&self, file: &MappedFile, at: u64, len: u64) -> Result<()> {
         if file.is_intact(at, len) { Ok(()) } else { Err(self.lost_page(&self.files.directory.name(file.start()))) }
     }
@@ -457,7 +457,7 @@ impl Queue {
     }
 
     /// What follows the publication of everything up to `end` by one append.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn published(&self, end: u64) {
         self.moved.notify();
         if end >= self.attention_at.load(Ordering::Relaxed) {
@@ -532,7 +532,7 @@ impl Queue {
     }
 
     /// RAW: moves `committed` to `end`. Only the writer whose turn it is may call it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn commit_raw(&self, end: u64) -> Result<()> {
         // The page first: what a reader has seen as committed is committed after a kill, too.
         if let Some(tail) = &self.tail {

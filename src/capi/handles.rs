@@ -51,7 +51,7 @@ impl OpenReader {
     }
 }
 
-#[inline]
+#[inline(always)]
 pub fn queue(handle: *mut mfq_queue_t, what: &'static str) -> Result<Pinned<OpenQueue>> {
     decode::admitted()?;
     QUEUES.pin(number(handle), what)
