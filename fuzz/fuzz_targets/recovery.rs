@@ -8,7 +8,7 @@
 use arbitrary::Arbitrary;
 use crc_fast::{CrcAlgorithm, checksum};
 use libfuzzer_sys::fuzz_target;
-use mfq::{Deadline, Filler, Format, Options, Queue, Reader, Status, os};
+use mfq::{Deadline, Filler, Format, OpenQueue, Options, Queue, Reader, Status, os};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -275,7 +275,7 @@ fn read(queue: &Queue) -> Records {
     }
 }
 
-fn open(path: &Path, options: &Options) -> Option<Queue> {
+fn open(path: &Path, options: &Options) -> Option<OpenQueue> {
     match Queue::open(os::native(), path, options) {
         Ok(queue) => Some(queue),
         Err(error) => {
