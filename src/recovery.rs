@@ -431,7 +431,7 @@ fn settle(
         // Closed cleanly there are zeros behind the end, and of the pages with them only the end's own has been written
         // to. A frame is placed where a zero is, so what was damaged there would come before what is appended now.
         let page_bytes = directory.os.page_size() as u64;
-        let until = if end.dirty { last.size() } else { cut.next_multiple_of(page_bytes).min(last.size()) };
+        let until = if end.dirty { last.size() } else { (cut + 1).next_multiple_of(page_bytes).min(last.size()) };
         let used = last.used_within(cut..until);
         // SAFETY: the lock is held and the queue is not open yet: nobody else writes, and nothing past the end is
         // published.

@@ -85,6 +85,16 @@ fn a_damaged_checkpoint_does_not_bring_an_older_clean_mark_back() {
 }
 
 #[test]
+fn a_record_behind_the_end_of_a_closed_queue_is_none_at_the_beginning_of_a_page_either() {
+    let work = scratch();
+    open(work.path(), &record()).append(b"behind the end").unwrap(); // closed when it is dropped
+    write_checkpoint(work.path(), [1000, 0, 0, 1]);
+    let queue = open(work.path(), &record());
+    assert_eq!(queue.offsets().unwrap().committed, 0);
+    assert_eq!(queue.append(b"the first").unwrap().offset, 0);
+}
+
+#[test]
 fn bytes_behind_the_end_of_a_closed_queue_do_not_hide_what_is_flushed_later() {
     let work = scratch();
     let end = open(work.path(), &record()).append(b"before").unwrap().end; // closed when it is dropped
