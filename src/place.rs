@@ -10,7 +10,7 @@
 use crate::record::{CLAIMED, HEADER_BYTES, is_whole, step};
 
 /// Writers of smaller frames get on faster one after the other, in turns; larger ones are better filled side by side.
-const TAKING_TURNS_BYTES: u32 = 2048;
+const TAKING_TURNS_BYTES: u32 = 8192;
 
 /// The commit words of one file. Positions are bytes from its start.
 pub(crate) trait CommitWords {
@@ -82,7 +82,8 @@ fn place_in<F: CommitWords>(file: &F, frame_bytes: u32) -> Option<u64> {
                 if frame_bytes < TAKING_TURNS_BYTES {
                     file.give_way();
                 }
-                at = walk_to_end(file, at + step(taken));
+                // The hint again: the words that the other writer placed meanwhile are in the other processor's cache.
+                at = walk_to_end(file, file.hint().max(at + step(taken)));
             }
         }
     }
