@@ -216,7 +216,7 @@ impl Queue {
             }
         };
         let offset = file.start() + at;
-        self.wait_turn(offset)?; // for the appends that were given space before
+        self.wait_turn(offset, None)?; // for the appends that were given space before
         let mut open = Open {
             queue: self.files.generation,
             file: self.files.table.find(offset).expect("the last file is in the table"),

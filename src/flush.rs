@@ -60,16 +60,20 @@ impl Queue {
     /// that may never come again.
     pub(crate) fn flush_complete(&self, up_to: u64) -> Result<()> {
         self.commit_staged(up_to, Deadline::Never)?;
-        self.sync_in_turn(up_to.min(self.committed(up_to)), Deadline::Never)
+        self.sync_in_turn(up_to.min(self.committed(up_to)), Deadline::Never).map(drop)
     }
 
     fn flush_to(&self, up_to: u64, deadline: Deadline) -> Result<()> {
-        self.wait(Which::Committed, up_to, deadline)?;
-        self.sync_in_turn(up_to, deadline)
+        // While another one syncs there is no need to know when all of it is committed: 64 writers that wait for that
+        // wake each other at every append.
+        while !self.sync_in_turn(up_to, deadline)? {
+            self.wait(Which::Committed, up_to, deadline)?;
+        }
+        Ok(())
     }
 
-    /// `up_to` is committed.
-    fn sync_in_turn(&self, up_to: u64, deadline: Deadline) -> Result<()> {
+    /// Whether all below `up_to` is on stable storage now. If not, some of it is not committed yet.
+    fn sync_in_turn(&self, up_to: u64, deadline: Deadline) -> Result<bool> {
         let done = || {
             self.check_open()?;
             if self.positions.flushed() >= up_to {
@@ -78,13 +82,15 @@ impl Queue {
             self.check_not_poisoned()?;
             Ok(false)
         };
-        let Some(turn) = self.turns.enter(up_to, deadline, done)? else { return Ok(()) };
+        let Some(turn) = self.turns.enter(up_to, deadline, done)? else { return Ok(true) };
         let _poisons = PoisonsIfUnwound(self); // before the turn ends, and the next begins
-        // All of it was committed when it was wished for, but a truncation may have come first.
-        let up_to = turn.wanted.min(self.positions.committed());
-        self.sync_to(up_to)?;
-        self.want_checkpoint(up_to);
-        Ok(())
+        self.commit_staged(turn.wanted, deadline)?;
+        let committed = turn.wanted.min(self.committed(turn.wanted));
+        if committed > self.positions.flushed() {
+            self.sync_to(committed)?;
+            self.want_checkpoint(committed);
+        }
+        Ok(committed >= up_to)
     }
 
     /// Flushes everything and marks the queue as closed cleanly. For the end of a close, when nobody is inside.

@@ -20,7 +20,7 @@
 //! | `flush_service` `turns` `policy` | what is done on a disk with nobody waiting; whose turn it is to sync; when to |
 //! | `directory` `meta` `checkpoint` `tail` `sealed` | names, the lock, the small files in `.mfq` |
 //! | `mapped_file` `pool` | one file: its mapping and who holds it; how many private buffers there may be |
-//! | `event` | waiting for a position to move |
+//! | `event` `commit_order` | waiting for a position to move; RAW's writers one after the other |
 //! | `pin` | which handles of C are in use by a call |
 //! | `os` | every system call |
 //! | `error` `options` `stats` `report` `deadline` `give_way` `log` | used by all |
@@ -34,6 +34,7 @@ mod background;
 pub mod capi;
 mod checkpoint;
 mod claim;
+mod commit_order;
 mod deadline;
 mod directory;
 mod error;

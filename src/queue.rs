@@ -5,6 +5,7 @@
 
 use crate::allocate::{self, Found, PREFAULT_AHEAD_BYTES};
 use crate::checkpoint::Checkpoint;
+use crate::commit_order::CommitOrder;
 use crate::deadline::Deadline;
 use crate::directory::Directory;
 use crate::error::{Error, Result, Status};
@@ -93,6 +94,8 @@ pub struct Queue {
     pub(crate) positions: Arc<Positions>,
     /// A position moved, or the queue was closed.
     pub(crate) moved: Arc<Event>,
+    /// RAW.
+    pub(crate) commit_order: CommitOrder,
     /// Whose turn it is to sync.
     pub(crate) turns: Turns,
     pub(crate) policy: Policy,
@@ -194,6 +197,7 @@ impl Queue {
             end_moves: RwLock::new(()),
             positions,
             moved,
+            commit_order: CommitOrder::default(),
             turns: Turns::default(),
             policy: Policy::new(options, page_bytes, checkpoint_in_flush, checkpoint.durable),
             checkpoint: Mutex::new(checkpoint),
@@ -369,6 +373,7 @@ impl Queue {
             pool.end();
         }
         self.moved.wake_all();
+        self.commit_order.wake_all();
         self.turns.wake_all();
         self.signal();
     }
