@@ -2,9 +2,12 @@
 
 use crate::FILE_BYTES;
 use crate::machine::Scratch;
-use memmap2::{Advice, MmapMut, MmapOptions};
+use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
+use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
 
 /// Files as the library prepares them, walked through as it does: reserved, mapped shared, huge pages asked for,
 /// populated while the walk is still in the file before.
@@ -73,6 +76,52 @@ impl SyncedFloor {
         self.map[self.at..end].copy_from_slice(data);
         self.map.flush_range(self.at, data.len()).expect("a sync");
         self.at = end;
+    }
+}
+
+/// One such file for several threads. Each stores a record and sleeps, but for the last of them: it syncs for all, and
+/// wakes them. A group commit by a mutex, a condition and one msync, which knows how many will come.
+pub struct PlainGroup {
+    map: MmapRaw,
+    stored: AtomicUsize,
+    group: Mutex<Group>,
+    synced: Condvar,
+}
+
+#[derive(Default)]
+struct Group {
+    came: usize,
+    number: usize,
+    synced_to: usize,
+}
+
+impl PlainGroup {
+    pub fn new(scratch: &Scratch) -> PlainGroup {
+        let directory = scratch.fresh("plain-group");
+        std::fs::create_dir(&directory).expect("a directory in the scratch directory");
+        let (stored, group, synced) = Default::default();
+        PlainGroup { map: MmapRaw::from(prepared(&directory, false)), stored, group, synced }
+    }
+
+    /// Of `threads` that do this at once, as often.
+    pub fn store_and_sync(&self, data: &[u8], threads: usize) {
+        let slots = self.map.len() / data.len();
+        let slot = self.stored.fetch_add(1, Ordering::AcqRel) % slots;
+        // SAFETY: in bounds, and the slot is this thread's until it comes round again, after its sync.
+        unsafe { ptr::copy_nonoverlapping(data.as_ptr(), self.map.as_mut_ptr().add(slot * data.len()), data.len()) }
+        let mut group = self.group.lock().unwrap();
+        group.came += 1;
+        if group.came < threads {
+            let mine = group.number;
+            drop(self.synced.wait_while(group, |group| group.number == mine).unwrap());
+            return;
+        }
+        let stored = self.stored.load(Ordering::Acquire);
+        let (from, to) = (group.synced_to % slots * data.len(), stored % slots * data.len());
+        let (from, len) = if from < to { (from, to - from) } else { (0, self.map.len()) };
+        self.map.flush_range(from, len).expect("a sync");
+        *group = Group { came: 0, number: group.number + 1, synced_to: stored };
+        self.synced.notify_all();
     }
 }
 
