@@ -374,7 +374,7 @@ impl Script {
         self.append(200);
         if !is_staged {
             // To where a file begins.
-            let begins = |entry: &Entry| entry.kept && entry.span.offset % self.options.file_size == 0;
+            let begins = |entry: &Entry| entry.kept && entry.span.offset.is_multiple_of(self.options.file_size);
             let index = self.calls.iter().rposition(begins).expect("a record with which a file begins");
             self.truncate_after(index);
             self.append(222);
