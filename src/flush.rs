@@ -148,7 +148,9 @@ impl Queue {
     /// Writes `next` under the next epoch.
     pub(crate) fn replace_checkpoint(&self, next: Checkpoint, last: &mut Checkpoint) -> Result<()> {
         let next = Checkpoint { epoch: last.epoch + 1, ..next };
-        self.files.directory.write_checkpoint(&next)?;
+        // What failed may be on the disk all the same, and a cut below it has to write it over.
+        let failed = |_: &_| last.durable = last.durable.max(next.durable);
+        self.files.directory.write_checkpoint(&next).inspect_err(failed)?;
         *last = next;
         Ok(())
     }

@@ -454,6 +454,12 @@ impl Queue {
                 return taken;
             };
             self.check_writable()?;
+            if let Some(staging) = &self.staging {
+                staging.release_again();
+            }
+            if pool.returns() != returns {
+                continue;
+            }
             if !std::mem::replace(&mut waits, true) {
                 count(&counters.pool_waits);
             }

@@ -222,6 +222,9 @@ fn open_existing(
     if let Some(empty) = empty_last {
         directory.remove(empty.start)?;
     }
+    if !removed_before.is_empty() {
+        directory.write_checkpoint(&checkpoint)?; // it may be in the page cache only, and the disk's name one of them
+    }
     for file in &removed_before {
         directory.remove(file.start)?;
     }

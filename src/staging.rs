@@ -145,6 +145,14 @@ impl Staging {
         }
     }
 
+    /// What a commit could not do at its end, tried again by somebody who needs a buffer. Another one's commit does it,
+    /// too.
+    pub fn release_again(&self) {
+        if let Some(mut turn) = self.turn.try_lock() {
+            self.release(&mut turn);
+        }
+    }
+
     /// Files that are full and written give their memory back, in order.
     fn release(&self, turn: &mut Turn) {
         let committed = self.positions.committed();
@@ -156,7 +164,7 @@ impl Staging {
             if let Err(cause) = file.release() {
                 let name = self.files.directory.name(file.start());
                 log::write(Level::Warn, format_args!("{name}: mapping it in the place of its buffer: {cause}"));
-                return; // the next commit tries again
+                return; // the next commit tries again, or who waits for a buffer
             }
             turn.released_to = file.end();
         }

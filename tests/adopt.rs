@@ -1,34 +1,22 @@
 //! A directory of data files that this library did not make becomes a queue, or stays as it was.
 
+#[path = "support/rocketmq.rs"]
+mod rocketmq;
 #[path = "support/engine.rs"]
 mod support;
 
-use mfq::capi::mfq_walk_rocketmq;
 use mfq::os::{Call, Fault, FaultyOs, native};
 use mfq::{Ended, Filler, Options, Status, Walk};
+use rocketmq::message;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::ptr;
 use std::sync::Arc;
 use support::*;
 use tempfile::TempDir;
 
-/// A message as RocketMQ lays it out, without topic and properties.
-fn message(body: &[u8]) -> Vec<u8> {
-    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, body) as u32 & 0x7FFF_FFFF;
-    let mut bytes = [0; 88];
-    bytes[..4].copy_from_slice(&(91 + body.len() as u32).to_be_bytes());
-    bytes[4..8].copy_from_slice(&0xDAA3_20A7u32.to_be_bytes());
-    bytes[8..12].copy_from_slice(&crc.to_be_bytes());
-    bytes[84..].copy_from_slice(&(body.len() as u32).to_be_bytes());
-    [&bytes[..], body, &[0; 3]].concat()
-}
-
 fn adopting(walk: bool) -> Options {
-    // SAFETY: the library says that so many bytes can be read.
-    let rocketmq = Walk(Arc::new(|bytes, available| unsafe { mfq_walk_rocketmq(ptr::null_mut(), bytes, available) }));
-    Options { adopt: true, walk: walk.then_some(rocketmq), ..raw(Filler::RocketMq) }
+    Options { adopt: true, walk: walk.then(rocketmq::walk), ..raw(Filler::RocketMq) }
 }
 
 /// What a broker leaves: messages, blanks, a sparse last file, one ahead, a directory, an empty last file; and the end.

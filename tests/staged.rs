@@ -585,3 +585,24 @@ fn victim_that_goes_on_with_records() {
 fn victim_that_goes_on_with_bytes() {
     append_until_killed(Format::Raw);
 }
+
+/// Nothing is left to commit that would try it again.
+#[test]
+fn a_buffer_that_could_not_be_given_back_is_given_back_when_one_is_needed() {
+    let _alone = alone();
+    for fail_fast in [false, true] {
+        let dir = scratch();
+        let options = Options { pool_buffers: 2, pool_fail_fast: fail_fast, ..staged(Format::Record) };
+        let queue = open(dir.path(), &options);
+        for nth in [1, 2] {
+            queue.os.fail_nth(Call::MapOver, nth, Fault::Errno(libc::ENOMEM));
+        }
+        for _file in 0..2 {
+            queue.append(&filling()).unwrap();
+            commit(&queue);
+        }
+        assert_eq!(queue.stats().unwrap().pool_free, 0);
+        queue.append(&filling()).unwrap();
+        assert_eq!(queue.os.count(Call::MapOver), 4);
+    }
+}

@@ -3,7 +3,7 @@
 
 mod support;
 
-use mfq::os::{Call, Fault};
+use mfq::os::{Call, Fault, FaultyOs, native};
 use mfq::{Deadline, Filler, Options, Reader, Span, Status};
 use std::fs;
 use std::path::Path;
@@ -13,6 +13,7 @@ use std::thread;
 use support::engine::*;
 use support::handles;
 use support::records::{LEAST_BYTES, Label};
+use tempfile::TempDir;
 
 static NOBODY: AtomicBool = AtomicBool::new(false);
 
@@ -408,4 +409,40 @@ fn appends_beside_truncations_are_whole_and_in_order() {
             assert_eq!(Label::read(&bytes).unwrap().0, label);
         }
     }
+}
+
+/// Whose checkpoint was written, and could not be synced: killed before, so that nothing in it is durable.
+fn after_a_truncation_that_failed() -> (TempDir, Opened, Vec<Span>) {
+    let lives = scratch();
+    let queue = open(lives.path(), &record());
+    let spans = fill(&queue, 20);
+    let killed = as_killed_now(lives.path());
+    let queue = open(killed.path(), &record());
+    queue.os.fail_nth(Call::SyncData, 1, Fault::Errno(libc::EIO));
+    assert_eq!(queue.truncate_before(3 * page()).unwrap_err().status(), Status::Io);
+    (killed, queue, spans)
+}
+
+#[test]
+fn a_truncation_that_failed_does_not_take_away_what_a_cut_below_it_has_left() {
+    let (dir, queue, spans) = after_a_truncation_that_failed();
+    queue.truncate_after(spans[7].offset).unwrap();
+    let killed = as_killed_now(dir.path());
+    let queue = open(killed.path(), &record());
+    assert_eq!(queue.offsets().unwrap().min, 0);
+    assert_eq!(readable(&queue, &spans), 7);
+}
+
+/// A power cut would leave the checkpoint before, which names the first of them.
+#[test]
+fn an_open_removes_no_file_before_the_checkpoint_that_says_so_is_durable() {
+    let (dir, queue, _) = after_a_truncation_that_failed();
+    let killed = as_killed_now(dir.path());
+    drop(queue);
+    let os = FaultyOs::new(native());
+    os.fail_all(Call::SyncData, Fault::Errno(libc::EIO));
+    assert_eq!(try_open_on(os, killed.path(), &record()).err().unwrap().status(), Status::Io);
+    assert_eq!(file_starts(killed.path())[..3], [0, page(), 2 * page()]);
+    let queue = open(killed.path(), &record());
+    assert_eq!(queue.offsets().unwrap().min, 3 * page());
 }

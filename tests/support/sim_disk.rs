@@ -269,12 +269,14 @@ impl SimDisk {
         self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// To be asked before the page cache is looked at, as it may move on meanwhile.
+    /// To be asked before the page cache is looked at, as it may move on meanwhile. What a call that has returned took
+    /// back is not called durable any more.
     fn told_before(&self) -> (u64, u64) {
-        (self.durable.load(Ordering::SeqCst), self.returned.load(Ordering::SeqCst))
+        let returned = self.returned.load(Ordering::SeqCst);
+        (returned, self.durable.load(Ordering::SeqCst))
     }
 
-    fn look(&self, inner: &mut Inner, (durable, returned): (u64, u64), before: &str) {
+    fn look(&self, inner: &mut Inner, (returned, durable): (u64, u64), before: &str) {
         inner.observe();
         let told = Told { durable, returned, begun: self.begun.load(Ordering::SeqCst) };
         let (state, operation) = (&inner.state, inner.operation);
@@ -731,11 +733,20 @@ impl Os for SimDisk {
     }
 
     fn map_private(&self, file: Option<BorrowedFd<'_>>, len: usize) -> io::Result<MmapRaw> {
-        self.os.map_private(file, len)
+        let mut inner = self.lock();
+        let map = self.os.map_private(file, len)?;
+        inner.maps.remove(&(map.as_ptr() as usize)); // of what was mapped there before
+        Ok(map)
     }
 
     fn map_over(&self, map: &MmapRaw, file: BorrowedFd<'_>, offset: usize, len: usize) -> io::Result<()> {
-        self.os.map_over(map, file, offset, len)
+        self.os.map_over(map, file, offset, len)?;
+        if offset + len == map.len() {
+            let mut inner = self.lock(); // up to its end the file has taken the memory's place
+            let inode = inner.track(file)?;
+            inner.maps.insert(map.as_ptr() as usize, inode);
+        }
+        Ok(())
     }
 
     fn lock_memory(&self, map: &MmapRaw) -> io::Result<()> {
@@ -748,9 +759,11 @@ impl Os for SimDisk {
 
     fn advise(&self, map: &MmapRaw, advice: Advice, offset: usize, len: usize) -> io::Result<()> {
         self.os.advise(map, advice, offset, len)?;
-        if matches!(advice, Advice::PopulateWrite) {
-            let inode = self.mapped(map);
-            self.lock().dirty(inode, touched(offset, len));
+        let mut inner = self.lock();
+        if matches!(advice, Advice::PopulateWrite)
+            && let Some(&inode) = inner.maps.get(&(map.as_ptr() as usize))
+        {
+            inner.dirty(inode, touched(offset, len));
         }
         Ok(())
     }
