@@ -158,7 +158,8 @@ impl AllocationService {
         table.give_attention(files);
     }
 
-    /// Moves the file at `start` into the queue's table of files, where every waiter for it finds it, and returns it.
+    /// Moves the file at `start` into the queue's table of files, where every waiter for it finds it, and returns it, or
+    /// a later one if it was full and removed before the caller came.
     /// It is made if need be and waited for until the deadline, which does not end the request: a later call joins it.
     /// `Busy`, and nothing asked for, if the queue's pool has no buffer for it.
     pub fn take<'a>(
@@ -177,7 +178,7 @@ impl AllocationService {
         let mut failures_before = None;
         let mut table = self.table.lock();
         loop {
-            if let Some(file) = files.table.find_ref(start) {
+            if let Some(file) = files.table.find_kept_ref(start) {
                 // Of all who waited for it, the one who put it there rolled.
                 return Ok((file, if handed_out { found } else { Found::InQueue }));
             }

@@ -59,21 +59,31 @@ impl FileTable {
     }
 
     pub fn find(&self, offset: u64) -> Option<Arc<MappedFile>> {
-        self.locate(offset, Arc::clone)
+        self.locate(|_| offset, Arc::clone)
     }
 
     /// The same without holding it: it stays as long as the table, or until `release_removed` if it is removed.
     pub fn find_ref(&self, offset: u64) -> Option<&MappedFile> {
+        self.locate_ref(|_| offset)
+    }
+
+    /// The same, and the first file if the one that held `offset` was removed before it.
+    pub fn find_kept_ref(&self, offset: u64) -> Option<&MappedFile> {
+        self.locate_ref(|first| offset.max(first))
+    }
+
+    fn locate_ref(&self, offset: impl FnOnce(u64) -> u64) -> Option<&MappedFile> {
         let found = self.locate(offset, Arc::as_ptr)?;
         // SAFETY: its `Arc` lives as long as `self`, among the removed ones too, unless `release_removed` is called:
         // who does that knows that this call has ended, and a thread of the library has entered.
         Some(unsafe { &*found })
     }
 
-    fn locate<T>(&self, offset: u64, take: impl FnOnce(&Arc<MappedFile>) -> T) -> Option<T> {
+    /// `offset` is told where the first file begins.
+    fn locate<T>(&self, offset: impl FnOnce(u64) -> u64, take: impl FnOnce(&Arc<MappedFile>) -> T) -> Option<T> {
         let files = self.files.read();
         let first = files.front()?.start();
-        let index = offset.checked_sub(first)? / self.file_bytes;
+        let index = offset(first).checked_sub(first)? / self.file_bytes;
         files.get(index as usize).map(take)
     }
 

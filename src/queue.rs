@@ -410,7 +410,7 @@ impl Queue {
     }
 
     /// The file after `full`, or the first one, waited for until the deadline. It is in the table, and not yet the
-    /// last. The caller has the end hold still.
+    /// last, unless another thread has gone on meanwhile. The caller has the end hold still.
     pub(crate) fn next_file(&self, full: Option<&MappedFile>, deadline: Deadline) -> Result<&MappedFile> {
         let start = full.map_or(self.first_offset(), MappedFile::end);
         if let Some(file) = self.files.table.find_ref(start) {

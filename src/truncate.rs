@@ -240,3 +240,28 @@ fn busy_with_claims() -> Error {
 fn beyond(offset: u64, end: u64) -> Error {
     Error::new(Status::Invalid, format!("offset {offset} is beyond what is committed, {end}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+    use crate::os;
+
+    #[test]
+    fn a_file_that_was_removed_is_not_made_again_for_a_writer_that_was_held_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let page = os::native().page_size() as u64;
+        let options = Options { file_size: page, ..Options::default() };
+        let queue = Queue::open(os::native(), dir.path(), &options).unwrap();
+        let fill = || queue.append(&vec![b'f'; page as usize - 16]).unwrap();
+        fill();
+        let full = queue.files.table.find(0).unwrap(); // as the writer finds it
+        let last = [fill(), fill()][1];
+        queue.truncate_before(last.end).unwrap();
+        let next = queue.next_file(Some(&full), Deadline::after_ms(30_000)).unwrap();
+        assert_eq!(next.start(), last.offset);
+        assert!(!dir.path().join(format!("{page:020}")).exists());
+        queue.begin_close();
+        queue.finish_close().unwrap();
+    }
+}

@@ -9,6 +9,7 @@ mod support;
 
 use mfq::{Filler, Format, Options, Status};
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::Duration;
@@ -24,22 +25,22 @@ fn victim() {
     die();
 }
 
-/// What is there now. Opened for reading only it is left as the child left it, and the next child recovers it.
-fn read_back(plan: &Plan, directory: &Path, read_only: bool, flushed: u64) -> Vec<Found> {
+/// What is there now, and from where to where. Opened for reading only it is left as the child left it, and the next
+/// child recovers it.
+fn read_back(plan: &Plan, directory: &Path, read_only: bool) -> (Vec<Found>, Range<u64>) {
     let options = Options { read_only, existing: read_only, ..plan.options() };
     let queue = match try_open(directory, &options) {
         // Killed before there was a queue.
-        Err(error) if read_only && error.status() == Status::NotFound => return vec![],
+        Err(error) if read_only && error.status() == Status::NotFound => return (vec![], 0..0),
         opened => opened.unwrap(),
     };
-    let committed = queue.offsets().unwrap().committed;
-    assert!(committed >= flushed, "the log ends at {committed}, but {flushed} was flushed");
+    let offsets = queue.offsets().unwrap();
     let found = read_all(&queue, plan.format, plan.filler);
     if !read_only {
         queue.flush(u64::MAX, within(GENEROUS_MS)).unwrap();
         queue.close().unwrap();
     }
-    found
+    (found, offsets.min..offsets.committed)
 }
 
 /// In memory seven times out of eight: what a kill leaves is the page cache in either case, and a disk makes each cycle
@@ -60,6 +61,13 @@ struct Tally {
     flushes: u32,
     while_opening: u32,
     closed: u32,
+    staged: u32,
+    /// Of those: appends that were not committed, and are gone.
+    gone: u32,
+    every_append: u32,
+    truncations: u32,
+    in_truncation: u32,
+    events: u32,
 }
 
 /// Several cycles on one directory, then a new one.
@@ -70,7 +78,7 @@ fn kill_again_and_again(format: Format, filler: Filler, cycles: u32, seed: u64) 
         let work = scratch(&mut random);
         let directory = work.path().join("queue");
         let file_bytes = 4096 * (1 + random.below(3));
-        let (mut known, mut flushed) = (Vec::new(), 0);
+        let (mut known, mut log) = (Vec::new(), 0..0);
         for _ in 0..1 + random.below(8) {
             tally.cycles += 1;
             let cycle = tally.cycles;
@@ -87,7 +95,9 @@ fn kill_again_and_again(format: Format, filler: Filler, cycles: u32, seed: u64) 
             // Threads behind a stopped one do not end in RAW, so the child would not come to its close.
             let phase = if format == Format::Raw && stop != Stop::Nowhere { phase.min(APPENDING) } else { phase };
             let threads = 5 + random.below(4) as u32;
-            let plan = Plan { format, filler, file_bytes, cycle, threads, stop, close_after };
+            // Nothing that waits for what is stopped would end.
+            let habit = if stop == Stop::Nowhere { HABITS[random.below(4) as usize] } else { Habit::Plain };
+            let plan = Plan { format, filler, file_bytes, cycle, threads, stop, close_after, habit };
             let told = work.path().join("oracle");
             let _ = std::fs::remove_file(&told);
             let shared = Shared::open(&told);
@@ -97,18 +107,40 @@ fn kill_again_and_again(format: Format, filler: Filler, cycles: u32, seed: u64) 
             child.kill().unwrap();
             let status = child.wait().unwrap();
             assert!(status.signal() == Some(libc::SIGKILL) || status.success(), "the child failed: {status}");
-            flushed = oracle.flushed().max(flushed);
-            let found = read_back(&plan, &directory, random.below(2) == 0, flushed);
-            let checked = check(&plan, oracle, &known, &found, Survives::Returned);
+            let (found, now) = read_back(&plan, &directory, random.below(2) == 0);
+            oracle.check_first(log.start, now.start);
+            let least = match oracle.phase() {
+                CLOSED => oracle.appended(),
+                _ => oracle.committed(),
+            };
+            let least = least.max(log.end);
+            assert!(now.end >= least, "the log ends at {}, but everything below {least} was to stay", now.end);
+            let survives = match oracle.cutting() {
+                Some(least) => Survives::Whole { least },
+                None if habit == Habit::Staged => Survives::Whole { least },
+                None => Survives::Returned,
+            };
+            let checked = check(&plan, oracle, &known, &found, now.start, survives);
             tally.returned += checked;
             tally.flushes += oracle.flushes();
+            tally.events += oracle.events();
+            tally.truncations += oracle.truncations();
+            tally.in_truncation += u32::from(oracle.cutting().is_some());
+            match habit {
+                Habit::Staged => {
+                    tally.staged += 1;
+                    tally.gone += oracle.appends(&plan, now.start) - checked;
+                }
+                Habit::EveryAppend => tally.every_append += 1,
+                Habit::Plain | Habit::Truncates => {}
+            }
             match oracle.phase() {
                 OPENING => tally.while_opening += 1,
                 CLOSED => tally.closed += 1,
                 _ if stop.is_at_seam() => tally.behind_a_stopped_writer += checked,
                 _ => {}
             }
-            known = found;
+            (known, log) = (found, now);
         }
     }
     assert!(tally.returned > tally.cycles, "the children were killed before they did anything");
@@ -137,12 +169,19 @@ fn kill_9_loses_no_append_that_returned() {
     let sum = |of: fn(&Tally) -> u32| tallies.iter().map(of).sum::<u32>();
     eprintln!(
         "kill -9: {} cycles, {} appends returned, 0 lost; {} of them behind a stopped writer; {} flushes returned; \
-         {} killed while opening, {} after a close",
+         {} killed while opening, {} after a close; {} staged, {} appends that were not committed are gone; {} with \
+         every append durable; {} truncations returned, {} killed in one; {} moves of flushed told by the descriptor",
         sum(|one| one.cycles),
         sum(|one| one.returned),
         sum(|one| one.behind_a_stopped_writer),
         sum(|one| one.flushes),
         sum(|one| one.while_opening),
         sum(|one| one.closed),
+        sum(|one| one.staged),
+        sum(|one| one.gone),
+        sum(|one| one.every_append),
+        sum(|one| one.truncations),
+        sum(|one| one.in_truncation),
+        sum(|one| one.events),
     );
 }

@@ -12,7 +12,7 @@
 
 mod support;
 
-use mfq::{Filler, Format, Options, Queue, Status};
+use mfq::{Filler, Format, Offsets, Options, Queue, Status};
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,8 @@ struct Known {
     records: Vec<Found>,
     /// Everything below is on the disk: it was flushed, or closed.
     durable: u64,
+    /// Where it begins.
+    first: u64,
 }
 
 #[derive(Default)]
@@ -48,6 +50,11 @@ struct Tally {
     while_opening: u32,
     after_opening: u32,
     closed: u32,
+    staged: u32,
+    every_append: u32,
+    truncations: u32,
+    in_truncation: u32,
+    events: u32,
 }
 
 /// Opens the queue after the power is back, compares, and returns how many appends that had returned are gone, in
@@ -57,26 +64,28 @@ fn look(plan: &Plan, directory: &Path, oracle: &Oracle, known: &mut Known, leave
     let queue = match try_open(directory, &options) {
         // There was none yet that would last.
         Err(error) if error.status() == Status::NotFound => {
-            assert_eq!(known.durable, 0, "{error}");
+            assert_eq!((known.first, known.durable), (0, 0), "{error}");
             known.records.clear();
             return 0;
         }
         opened => opened.unwrap(),
     };
-    let end = queue.offsets().unwrap().committed;
+    let Offsets { min: first, committed: end, .. } = queue.offsets().unwrap();
+    oracle.check_first(known.first, first);
+    known.first = first;
+    assert!(end >= known.durable, "the log ends at {end}, but {} was flushed", known.durable);
     let survives = Survives::Below { flushed: known.durable, end };
     let mut gone = 0;
     match plan.format {
         Format::Record => {
             let found = read_all(&queue, plan.format, plan.filler);
-            gone = oracle.appends(plan) - check(plan, oracle, &known.records, &found, survives);
+            gone = oracle.appends(plan, first) - check(plan, oracle, &known.records, &found, first, survives);
             known.records = found;
         }
         // Behind what was flushed nothing is promised of RAW.
         Format::Raw => {
-            assert!(end >= known.durable, "the log ends at {end}, but {} was flushed", known.durable);
-            known.records.retain(|record| record.end <= known.durable);
             known.records.extend(returned_below(plan, oracle, known.durable));
+            known.records.retain(|record| record.offset >= first && record.end <= known.durable);
             known.records.iter().for_each(|record| assert_is_there(&queue, record));
         }
     }
@@ -127,7 +136,8 @@ fn cut_again_and_again(disk: &Disk, cycles: u32, seed: u64) -> Tally {
                 3 => (CLOSED, 1, random.below(100) as u32),
                 _ => (APPENDING, 30_000, u32::MAX),
             };
-            let plan = Plan { format, filler, file_bytes, cycle, threads: 5, stop, close_after };
+            let habit = if stop == Stop::Nowhere { HABITS[random.below(4) as usize] } else { Habit::Plain };
+            let plan = Plan { format, filler, file_bytes, cycle, threads: 5, stop, close_after, habit };
             let told = disk.beside().join("oracle");
             let _ = fs::remove_file(&told);
             let shared = Shared::open(&told);
@@ -135,10 +145,10 @@ fn cut_again_and_again(disk: &Disk, cycles: u32, seed: u64) -> Tally {
             let mut child = spawn(&plan, &directory, &told);
             wait_for(&mut child, oracle, phase, Duration::from_micros(random.below(within_us)));
             // Before the cut: ext4 answers some syncs that it overtakes with success.
-            known.durable = known.durable.max(oracle.flushed());
+            let mut durable = oracle.flushed_from_now();
             let closed = oracle.phase() == CLOSED;
             if closed {
-                known.durable = known.durable.max(oracle.appended());
+                durable = oracle.appended();
             }
             oracle.set_power_off();
             disk.cut_power();
@@ -148,11 +158,17 @@ fn cut_again_and_again(disk: &Disk, cycles: u32, seed: u64) -> Tally {
             let ended = status.success() || matches!(status.signal(), Some(libc::SIGKILL | libc::SIGBUS));
             assert!(ended, "the child failed: {status}");
             disk.restart();
+            known.durable = known.durable.max(durable.min(oracle.least_cut()));
 
             let gone = look(&plan, &directory, oracle, &mut known, random.below(2) == 0);
             tally.gone += u64::from(gone);
             tally.returned += u64::from(oracle.returned());
             tally.flushes += oracle.flushes();
+            tally.events += oracle.events();
+            tally.truncations += oracle.truncations();
+            tally.in_truncation += u32::from(oracle.cutting().is_some());
+            tally.staged += u32::from(habit == Habit::Staged);
+            tally.every_append += u32::from(habit == Habit::EveryAppend);
             match oracle.phase() {
                 OPENING => tally.while_opening += 1,
                 APPENDING if within_us == 1 => tally.after_opening += 1,
@@ -176,7 +192,8 @@ fn a_power_cut_loses_nothing_that_was_flushed() {
     let tally = cut_again_and_again(&disk, cycles, seed);
     eprintln!(
         "power cuts: {} cycles, {} flushes returned with {} KiB durable, 0 lost; {} calls returned, {} appends that were \
-         not flushed are gone; {} cut while opening, {} right after it, {} after a close",
+         not flushed are gone; {} cut while opening, {} right after it, {} after a close; {} staged; {} with every \
+         append durable; {} truncations returned, {} cut in one; {} moves of flushed told by the descriptor",
         tally.cycles,
         tally.flushes,
         tally.durable_bytes >> 10,
@@ -185,6 +202,11 @@ fn a_power_cut_loses_nothing_that_was_flushed() {
         tally.while_opening,
         tally.after_opening,
         tally.closed,
+        tally.staged,
+        tally.every_append,
+        tally.truncations,
+        tally.in_truncation,
+        tally.events,
     );
     assert!(tally.flushes > 0 && tally.durable_bytes > 0, "nothing was flushed");
     assert!(tally.gone > 0 || cycles < 100, "the power was never cut: nothing is lost");

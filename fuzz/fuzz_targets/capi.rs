@@ -12,8 +12,11 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::{CString, c_void};
 use std::mem::{size_of, zeroed};
 use std::os::unix::ffi::OsStrExt;
-use std::ptr;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{fs, io, ptr};
 use tempfile::TempDir;
 
 #[derive(Arbitrary, Debug)]
@@ -41,9 +44,28 @@ enum Call {
     Wait { queue: u8, which: i32, offset: Offset },
     Offsets { queue: u8, struct_size: Size, out: Out },
     Stats { queue: u8, struct_size: Size, out: Out },
+    FlushStart { queue: u8, up_to: Offset },
+    EventFd { queue: u8, out: Out },
+    AwaitFlush { queue: u8 },
+    TruncateBefore { queue: u8, offset: Offset },
+    TruncateAfter { queue: u8, offset: Offset },
+    Recovery { queue: u8, struct_size: Size, out: Out },
+    WalkRocketmq { data: Data },
+    InstallGuard,
+    Spoil { directory: u8, how: Spoil },
     LastError { cap: u8, is_null: bool },
     Strerror { status: i32 },
     ReadBack { queue: u8 },
+}
+
+/// What others do to a directory: found at the next open, or under the guard at once.
+#[derive(Arbitrary, Debug)]
+enum Spoil {
+    Replace { by: u8 }, // as a kill would leave that one
+    Disown,             // only data files, as of RocketMQ
+    ForgetTail,         // as after a reboot
+    Flip { file: u8, at: u16, bits: u8 },
+    Shorten { file: u8, pages: u8 }, // while it is mapped, too
 }
 
 #[derive(Arbitrary, Debug)]
@@ -54,12 +76,23 @@ struct Options {
     start_offset: u64,
     format: u8,
     filler: u8,
-    others: [u8; 4],
+    mode: u8,
+    flush_policy: u8,
+    others: [u8; 5],
     wait: bool,
     permissions: Option<u16>,
-    flags: u16,
+    flags: [u8; 2],
+    walk: Walker,
     /// Behind what the library knows.
     excess: u8,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Walker {
+    None,
+    Rocketmq,
+    /// Answers the same each time.
+    Answers(i16),
 }
 
 #[derive(Arbitrary, Debug)]
@@ -138,7 +171,14 @@ struct Fuzz {
     directory_of: HashMap<usize, u8>,
     appended: HashMap<u8, Vec<(u64, Vec<u8>)>>,
     formats: HashMap<u8, u32>,
+    event_fds: HashMap<usize, i32>,
+    /// A file was made shorter: whoever has it mapped may meet a page that is gone.
+    is_shortened: bool,
 }
+
+const DIRECTORIES: u8 = 3;
+/// For what has to come.
+const GENEROUS_MS: i32 = 30_000;
 
 /// One of those there were, or NULL, or a number that never was one.
 fn choose<T>(of: &[*mut T], by: u8) -> *mut T {
@@ -175,6 +215,12 @@ impl Fuzz {
             let is_open = self.open.contains(&handle);
             assert!(is_open || status < 0, "a call on what is not open succeeded");
             assert!(!is_open || status != MFQ_E_CLOSED, "{}", last_error());
+        }
+        if !self.is_shortened {
+            assert!(![MFQ_E_POISONED, MFQ_E_IO].contains(&status), "{status}: {}", last_error());
+        }
+        if status == MFQ_E_NOT_DURABLE {
+            return true; // appended, and written where
         }
         if status < 0 {
             assert!(!last_error().is_empty());
@@ -214,6 +260,14 @@ impl Fuzz {
         }
     }
 
+    fn path(&self, directory: u8) -> PathBuf {
+        self.directories.path().join((directory % DIRECTORIES).to_string())
+    }
+
+    fn is_open(&self, directory: u8) -> bool {
+        self.directory_of.iter().any(|(queue, of)| *of == directory && self.open.contains(queue))
+    }
+
     fn note(&mut self, queue: *mut mfq_queue_t, span: mfq_span_t, bytes: Vec<u8>) {
         assert!(span.offset <= span.end);
         let directory = self.directory_of[&queue.addr()];
@@ -225,8 +279,8 @@ impl Fuzz {
         unsafe {
             match call {
                 Call::Open { directory, options, out } => {
-                    let directory = directory % 3;
-                    let path = self.directories.path().join(directory.to_string());
+                    let directory = directory % DIRECTORIES;
+                    let path = self.path(directory);
                     let path = CString::new(path.as_os_str().as_bytes()).unwrap();
                     let mut room = vec![0u64; 1 << 13];
                     let at: *mut mfq_options_t = room.as_mut_ptr().cast();
@@ -247,7 +301,8 @@ impl Fuzz {
                     let queue = choose(&self.queues, *queue);
                     let status = mfq_close(queue);
                     self.check(queue.addr(), status, false);
-                    assert!(!self.open.remove(&queue.addr()) || status == MFQ_OK, "{}", last_error());
+                    let was_open = self.open.remove(&queue.addr());
+                    assert!(!was_open || status == MFQ_OK || self.is_shortened, "{}", last_error());
                 }
                 Call::GetLast { queue, out } => {
                     let (queue, to) = (choose(&self.queues, *queue), self.out(out));
@@ -417,6 +472,78 @@ impl Fuzz {
                     let status = mfq_stats(queue, to);
                     self.check(queue.addr(), status, true);
                 }
+                Call::FlushStart { queue, up_to } => {
+                    let queue = choose(&self.queues, *queue);
+                    let status = mfq_flush_start(queue, self.offset(queue, up_to));
+                    self.check(queue.addr(), status, false);
+                }
+                Call::EventFd { queue, out } => {
+                    let (queue, to) = (choose(&self.queues, *queue), self.out(out));
+                    let status = mfq_event_fd(queue, to);
+                    if self.check(queue.addr(), status, true) {
+                        let fd = self.value();
+                        assert_eq!(*self.event_fds.entry(queue.addr()).or_insert(fd), fd, "another one");
+                        read_event(fd);
+                    }
+                }
+                Call::AwaitFlush { queue } => {
+                    let queue = choose(&self.queues, *queue);
+                    if self.open.contains(&queue.addr()) {
+                        self.await_flush(queue);
+                    }
+                }
+                Call::TruncateBefore { queue, offset } => {
+                    let queue = choose(&self.queues, *queue);
+                    let offset = self.offset(queue, offset);
+                    let first = self.open.contains(&queue.addr()).then(|| offsets(queue).min);
+                    let status = mfq_truncate_before(queue, offset);
+                    if self.check(queue.addr(), status, false) {
+                        assert!(offsets(queue).min <= offset.max(first.unwrap()));
+                    }
+                }
+                Call::TruncateAfter { queue, offset } => {
+                    let queue = choose(&self.queues, *queue);
+                    let offset = self.offset(queue, offset);
+                    let status = mfq_truncate_after(queue, offset);
+                    if self.check(queue.addr(), status, false) {
+                        assert!(offsets(queue).reserved <= offset);
+                        if let Some(appended) = self.appended.get_mut(&self.directory_of[&queue.addr()]) {
+                            appended.retain(|(at, bytes)| *at < offset && at + bytes.len() as u64 <= offset);
+                        }
+                    }
+                }
+                Call::Recovery { queue, struct_size, out } => {
+                    let (queue, to) = (choose(&self.queues, *queue), self.sized_out(out, struct_size));
+                    let status = mfq_recovery(queue, to);
+                    if self.check(queue.addr(), status, true)
+                        && struct_size.of::<mfq_recovery_t>() == size_of::<mfq_recovery_t>()
+                    {
+                        let found: mfq_recovery_t = self.value();
+                        assert!(found.ended <= MFQ_ENDED_ADOPTED && found.verified_to <= found.cut_at);
+                        assert_eq!(found.unverified_bytes, found.cut_at - found.verified_to);
+                        assert!(found.record_beyond >= found.cut_at);
+                        assert_eq!(found.lost_bytes == 0, found.first_lost == u64::MAX);
+                    }
+                }
+                Call::WalkRocketmq { data } => {
+                    let (slice, bytes) = self.data(data);
+                    // Of bytes that are not there none can be read.
+                    let size = mfq_walk_rocketmq(ptr::null_mut(), slice.ptr.cast(), slice.len);
+                    assert!(if slice.ptr.is_null() { size == -1 } else { size <= bytes.len() as i64 });
+                }
+                Call::InstallGuard => {
+                    assert_eq!(mfq_install_sigbus_guard(), MFQ_OK, "{}", last_error());
+                    IS_GUARDED.store(true, Ordering::Relaxed);
+                }
+                Call::Spoil { directory, how } => {
+                    let directory = directory % DIRECTORIES;
+                    let may_shorten = matches!(how, Spoil::Shorten { .. }) && IS_GUARDED.load(Ordering::Relaxed);
+                    if may_shorten || !self.is_open(directory) {
+                        self.is_shortened |= may_shorten;
+                        self.appended.remove(&directory);
+                        _ = self.spoil(directory, how, may_shorten); // what is not there is not spoilt
+                    }
+                }
                 Call::LastError { cap, is_null } => {
                     let mut buf = vec![UNTOUCHED as i8; usize::from(*cap)];
                     let buf = if *is_null { ptr::null_mut() } else { buf.as_mut_ptr() };
@@ -443,20 +570,127 @@ impl Fuzz {
 
     /// What was appended is there, unless an open claim still hides it.
     fn read_back(&self, queue: *mut mfq_queue_t) {
+        if self.is_shortened {
+            return;
+        }
         let directory = self.directory_of[&queue.addr()];
         let is_raw = self.formats[&directory] == MFQ_RAW;
+        let mut stats = mfq_stats_t { struct_size: size_of::<mfq_stats_t>(), ..unsafe { zeroed() } };
+        assert_eq!(unsafe { mfq_stats(queue, &mut stats) }, MFQ_OK, "{}", last_error());
         for (offset, bytes) in self.appended.get(&directory).into_iter().flatten() {
+            let end = offset + bytes.len().max(1) as u64;
+            if stats.open_claims == 0 {
+                let waited = unsafe { mfq_wait(queue, MFQ_COMMITTED, end, GENEROUS_MS) };
+                assert_eq!(waited, MFQ_OK, "{}", last_error());
+            }
             let mut buf = vec![0u8; 1 << 14];
             let (mut len, mut next) = (0, 0);
             let status =
                 unsafe { mfq_read(queue, *offset, buf.as_mut_ptr().cast::<c_void>(), buf.len(), &mut len, &mut next) };
-            if status != MFQ_E_END {
-                assert_eq!(status, MFQ_OK, "{}", last_error());
-                let found = if is_raw { &buf[..bytes.len()] } else { &buf[..len] };
-                assert!(found == bytes, "what was appended at {offset} is something else");
+            let now = offsets(queue);
+            match status {
+                MFQ_E_END => assert!(*offset >= now.committed),
+                MFQ_E_NOT_FOUND => assert!(*offset < now.min),
+                _ => {
+                    assert_eq!(status, MFQ_OK, "{}", last_error());
+                    let found = if is_raw { &buf[..bytes.len()] } else { &buf[..len] };
+                    assert!(found == bytes, "what was appended at {offset} is something else");
+                }
             }
         }
     }
+
+    /// What is committed becomes durable with nobody waiting in the library, and the descriptor tells.
+    fn await_flush(&self, queue: *mut mfq_queue_t) {
+        let mut fd = -1;
+        assert_eq!(unsafe { mfq_event_fd(queue, &mut fd) }, MFQ_OK, "{}", last_error());
+        let wanted = offsets(queue).committed;
+        let status = unsafe { mfq_flush_start(queue, wanted) };
+        if !self.check(queue.addr(), status, false) {
+            return;
+        }
+        while offsets(queue).flushed < wanted {
+            let mut waits = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            assert_eq!(unsafe { libc::poll(&mut waits, 1, GENEROUS_MS) }, 1, "a flush that was started never comes");
+            read_event(fd);
+            if unsafe { mfq_wait(queue, MFQ_FLUSHED, wanted, 0) } == MFQ_E_POISONED {
+                assert!(self.is_shortened);
+                return;
+            }
+        }
+    }
+
+    fn spoil(&self, directory: u8, how: &Spoil, may_shorten: bool) -> io::Result<()> {
+        let path = self.path(directory);
+        match *how {
+            Spoil::Replace { by } if by % DIRECTORIES != directory => {
+                _ = fs::remove_dir_all(&path);
+                copy(&self.path(by), &path)
+            }
+            Spoil::Replace { .. } => Ok(()),
+            Spoil::Disown => fs::remove_dir_all(path.join(".mfq")),
+            Spoil::ForgetTail => fs::remove_file(path.join(".mfq/tail")),
+            Spoil::Flip { file, at, bits } => {
+                let file = fs::File::options().read(true).write(true).open(choose_file(&path, file)?)?;
+                let mut byte = [0];
+                file.read_exact_at(&mut byte, at.into())?;
+                file.write_all_at(&[byte[0] ^ bits], at.into())
+            }
+            Spoil::Shorten { file, pages } if may_shorten => {
+                let file = fs::File::options().write(true).open(choose_file(&path, file)?)?;
+                file.set_len(file.metadata()?.len().min(4096 * u64::from(pages % 3)))
+            }
+            Spoil::Shorten { .. } => Ok(()),
+        }
+    }
+}
+
+fn offsets(queue: *mut mfq_queue_t) -> mfq_offsets_t {
+    let mut now = mfq_offsets_t { struct_size: size_of::<mfq_offsets_t>(), ..unsafe { zeroed() } };
+    assert_eq!(unsafe { mfq_offsets(queue, &mut now) }, MFQ_OK, "{}", last_error());
+    now
+}
+
+fn read_event(fd: i32) {
+    let mut events = 0u64;
+    let len = unsafe { libc::read(fd, (&raw mut events).cast(), 8) };
+    assert!(len == 8 && events > 0 || io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock);
+}
+
+/// One of the data files, or of the library's own.
+fn choose_file(path: &Path, by: u8) -> io::Result<PathBuf> {
+    let mut files: Vec<PathBuf> = [path, &path.join(".mfq")]
+        .iter()
+        .flat_map(fs::read_dir)
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    files.retain(|path| path.is_file());
+    files.sort();
+    let files = &files[..];
+    files.get(usize::from(by) % files.len().max(1)).cloned().ok_or(io::ErrorKind::NotFound.into())
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let (from, to) = (entry?.path(), to);
+        let to = to.join(from.file_name().expect("an entry has a name"));
+        if from.is_dir() { copy(&from, &to)? } else { _ = fs::copy(&from, &to)? }
+    }
+    Ok(())
+}
+
+static IS_GUARDED: AtomicBool = AtomicBool::new(false);
+
+/// Answers what its context is.
+unsafe extern "C" fn walk(context: *mut c_void, bytes: *const u8, available: usize) -> i64 {
+    if available > 0 {
+        std::hint::black_box(unsafe { bytes.add(available - 1).read() });
+    }
+    assert_eq!(unsafe { mfq_close(ptr::null_mut()) }, MFQ_E_REENTRANT);
+    context.addr() as i64
 }
 
 impl Options {
@@ -471,13 +705,22 @@ impl Options {
             let number = |of: u8| if of < 192 { 0 } else { u32::from(of - 192) % 6 };
             options.format = if self.format < 128 { 0 } else { 1 + u32::from(self.format == 255) };
             options.filler = number(self.filler);
-            options.mode = number(self.others[0]);
-            options.flush_policy = number(self.others[1]);
-            options.flush_least_pages = number(self.others[2]);
-            options.files_ahead = number(self.others[3]);
-            options.append_timeout_ms = if self.wait { 1000 } else { 1 };
+            options.mode = u32::from(self.mode) / 100;
+            options.flush_policy = u32::from(self.flush_policy) / 60;
+            options.flush_least_pages = number(self.others[0]);
+            options.files_ahead = number(self.others[1]);
+            options.pool_buffers = number(self.others[2]);
+            options.flush_interval_ms = number(self.others[3]) as i32 - i32::from(self.others[3] == 255) * 9;
+            options.commit_interval_ms = number(self.others[4]) as i32 - i32::from(self.others[4] == 255) * 9;
+            options.append_timeout_ms = if self.wait { 20 } else { 1 };
             options.permissions = self.permissions.map_or(0, u32::from);
-            options.flags = u32::from(self.flags);
+            // None mostly, or one that may be unknown.
+            options.flags = self.flags.map(|of| if of < 128 { 0 } else { 1 << (of % 10) }).iter().fold(0, |a, b| a | b);
+            (options.walk, options.walk_context) = match self.walk {
+                Walker::None => (None, ptr::null_mut()),
+                Walker::Rocketmq => (Some(mfq_walk_rocketmq as _), ptr::null_mut()),
+                Walker::Answers(answer) => (Some(walk as _), ptr::without_provenance_mut(answer as usize)),
+            };
             at.cast::<u8>().add(size_of::<mfq_options_t>()).write(self.excess & 1);
         }
     }
@@ -512,6 +755,8 @@ fuzz_target!(|calls: Vec<Call>| {
         directory_of: HashMap::new(),
         appended: HashMap::new(),
         formats: HashMap::new(),
+        event_fds: HashMap::new(),
+        is_shortened: false,
     };
     calls.iter().take(64).for_each(|call| fuzz.make(call));
     // Handles are for the process, not for the input.

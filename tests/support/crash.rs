@@ -7,10 +7,11 @@
 
 use super::engine::within;
 use super::records::{Found, LEAST_BYTES, Label};
-use mfq::{Error, Filler, Format, Options, Queue, Span, Status, os};
+use mfq::{Error, Filler, FlushPolicy, Format, Mode, Options, Queue, Span, Status, Which, os};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, ptr, thread};
@@ -22,6 +23,8 @@ const MOST_OPS: usize = 160;
 const STOPPED: u32 = 0;
 /// As `offset` of an append that failed.
 const REFUSED: u64 = u64::MAX;
+/// As `offset` of an append that a truncation took back.
+const CUT: u64 = u64::MAX - 1;
 /// The child's first argument is its test's name; everything else is in here.
 const PLAN: &str = "MFQ_VICTIM";
 
@@ -57,18 +60,39 @@ pub struct Plan {
     pub stop: Stop,
     /// The child closes once so many calls have returned.
     pub close_after: u32,
+    pub habit: Habit,
 }
+
+/// How the child uses the queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Habit {
+    Plain,
+    Staged,
+    /// Each append returns when it is durable.
+    EveryAppend,
+    /// It moves the beginning on and, with nobody else inside, the end back.
+    Truncates,
+}
+
+pub const HABITS: [Habit; 4] = [Habit::Plain, Habit::Staged, Habit::EveryAppend, Habit::Truncates];
 
 impl Plan {
     pub fn options(&self) -> Options {
-        let &Plan { format, filler, file_bytes, .. } = self;
-        Options { file_size: file_bytes, format, filler, append_timeout_ms: 30_000, ..Options::default() }
+        let &Plan { format, filler, file_bytes, habit, .. } = self;
+        let (mode, flush_policy) = match habit {
+            Habit::Plain | Habit::Truncates => (Mode::Mmap, FlushPolicy::None),
+            Habit::Staged => (Mode::Staged, FlushPolicy::None),
+            Habit::EveryAppend => (Mode::Mmap, FlushPolicy::EveryAppend),
+        };
+        let (file_size, append_timeout_ms, commit_interval_ms) = (file_bytes, 30_000, 2);
+        let default = Options::default();
+        Options { file_size, format, filler, append_timeout_ms, mode, flush_policy, commit_interval_ms, ..default }
     }
 
     fn encode(&self) -> String {
-        let Plan { format, filler, file_bytes, cycle, threads, stop, close_after } = *self;
-        let (format, filler, stop) = (format as u32, filler as u32, stop as u32);
-        format!("{format} {filler} {file_bytes} {cycle} {threads} {stop} {close_after}")
+        let Plan { format, filler, file_bytes, cycle, threads, stop, close_after, habit } = *self;
+        let (format, filler, stop, habit) = (format as u32, filler as u32, stop as u32, habit as u32);
+        format!("{format} {filler} {file_bytes} {cycle} {threads} {stop} {close_after} {habit}")
     }
 
     fn decode(text: &str) -> Plan {
@@ -82,7 +106,12 @@ impl Plan {
             threads: next(),
             stop: STOPS[next() as usize],
             close_after: next(),
+            habit: HABITS[next() as usize],
         }
+    }
+
+    fn file_start(&self, offset: u64) -> u64 {
+        offset - offset % self.file_bytes
     }
 }
 
@@ -99,6 +128,13 @@ enum Op {
     Flush {
         everything: bool,
     },
+    /// As far, with nobody waiting for it.
+    FlushStart,
+    /// Until that can be read.
+    Wait,
+    TruncateBefore,
+    /// Where one of the thread's own appends begins.
+    TruncateAfter,
 }
 
 /// Follows from its place alone, so that the parent knows it too.
@@ -108,7 +144,13 @@ fn op(plan: &Plan, thread: u32, seq: u32) -> Op {
     let mut len = |most: u64| LEAST_BYTES + random.below(most - LEAST_BYTES as u64) as usize;
     let (first, second) = (len(most), len(400));
     match random.below(16) {
-        0..2 => Op::Flush { everything: second % 2 == 0 },
+        0 => Op::Flush { everything: second % 2 == 0 },
+        1 => match (plan.habit, second % 2) {
+            (Habit::Staged, 0) => Op::Wait,
+            (Habit::Truncates, 0) => Op::TruncateBefore,
+            (Habit::Truncates, _) => Op::TruncateAfter,
+            _ => Op::FlushStart,
+        },
         2..9 => Op::Whole(first),
         9..11 => Op::Parts(first),
         11..14 => Op::Batch((0..2 + second % 6).map(|i| LEAST_BYTES + (second * (i + 1)) % 300).collect()),
@@ -122,12 +164,12 @@ fn records(plan: &Plan, thread: u32, seq: u32) -> Vec<(Label, usize)> {
     let single = |len| vec![(Label::single(plan.cycle, thread, seq), len)];
     match op(plan, thread, seq) {
         Op::Whole(len) | Op::Parts(len) | Op::Claim(len, _) => single(len),
-        Op::Abort(_) | Op::Flush { .. } => vec![],
         Op::Batch(lens) => {
             let parts = lens.len() as u16;
             let label = |part| Label { part, parts, ..Label::single(plan.cycle, thread, seq) };
             lens.into_iter().zip(0..).map(|(len, part)| (label(part), len)).collect()
         }
+        _ => vec![],
     }
 }
 
@@ -141,8 +183,21 @@ pub struct Oracle {
     /// Flushes that returned, and the highest end of what they were asked for.
     flushes: AtomicU32,
     flushed: AtomicU64,
+    /// How often the event descriptor told that `flushed` had moved.
+    events: AtomicU32,
+    /// The highest end of what was seen as committed.
+    committed: AtomicU64,
     /// The highest end of an append that returned.
     appended: AtomicU64,
+    /// Truncations that returned.
+    truncations: AtomicU32,
+    /// While the end is moved back, one more than to where: all of that has happened, or none, or a part.
+    cutting: AtomicU64,
+    /// The least of all that the end was moved back to, or was about to be, since [`Oracle::flushed_from_now`].
+    least_cut: AtomicU64,
+    /// The first file that is kept is this one, or one behind it, and none behind `removing`.
+    removed: AtomicU64,
+    removing: AtomicU64,
     threads: [Progress; MOST_THREADS],
 }
 
@@ -151,14 +206,11 @@ impl Oracle {
         self.threads.iter().map(|thread| thread.returned.load(Ordering::Relaxed)).sum()
     }
 
-    /// Appends that returned.
-    pub fn appends(&self, plan: &Plan) -> u32 {
+    /// Appends that returned and were not truncated, with the files before `first` or by moving the end back.
+    pub fn appends(&self, plan: &Plan, first: u64) -> u32 {
         let of_thread = |(id, thread): (u32, &Progress)| {
-            let returned = (0..).zip(&thread.offsets[..thread.returned.load(Ordering::Acquire) as usize]);
-            let is_append = |(seq, offset): &(u32, &AtomicU64)| {
-                offset.load(Ordering::Acquire) != REFUSED && !records(plan, id, *seq).is_empty()
-            };
-            returned.filter(is_append).count() as u32
+            let starts = thread.starts(plan, id);
+            starts.filter(|offset| *offset >= first).count() as u32
         };
         (0..).zip(&self.threads).map(of_thread).sum()
     }
@@ -180,14 +232,61 @@ impl Oracle {
         self.flushed.load(Ordering::Acquire)
     }
 
+    /// The same while the child goes on: [`Oracle::least_cut`] tells then what it has taken back since.
+    pub fn flushed_from_now(&self) -> u64 {
+        self.least_cut.store(u64::MAX, Ordering::SeqCst);
+        self.flushed.load(Ordering::SeqCst)
+    }
+
+    pub fn least_cut(&self) -> u64 {
+        self.least_cut.load(Ordering::SeqCst)
+    }
+
+    pub fn events(&self) -> u32 {
+        self.events.load(Ordering::Acquire)
+    }
+
+    /// Everything below it was committed, says the child.
+    pub fn committed(&self) -> u64 {
+        self.committed.load(Ordering::Acquire).max(self.flushed())
+    }
+
     /// The end of all that was appended and returned.
     pub fn appended(&self) -> u64 {
         self.appended.load(Ordering::Acquire)
     }
 
+    pub fn truncations(&self) -> u32 {
+        self.truncations.load(Ordering::Acquire)
+    }
+
+    /// Where the end is being moved back to.
+    pub fn cutting(&self) -> Option<u64> {
+        self.cutting.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// What truncations removed stays removed, and what they kept is there: the log began at `before`.
+    pub fn check_first(&self, before: u64, now: u64) {
+        let least = before.max(self.removed.load(Ordering::Acquire));
+        let most = before.max(self.removing.load(Ordering::Acquire));
+        assert!((least..=most).contains(&now), "the log begins at {now}, and not between {least} and {most}");
+    }
+
     /// What fails once the power is off is no failure of the library's, if it says so.
     fn may_fail(&self, error: &Error) -> bool {
-        self.power_is_off.load(Ordering::SeqCst) && matches!(error.status(), Status::Io | Status::Poisoned)
+        let says_so = matches!(error.status(), Status::Io | Status::Poisoned | Status::NotDurable);
+        self.is_power_off() && says_so
+    }
+
+    fn is_power_off(&self) -> bool {
+        self.power_is_off.load(Ordering::SeqCst)
+    }
+
+    /// What returns from now on may not be true: ext4 answers some syncs that the cut overtakes with success.
+    fn hold_up_if_power_is_off(&self) {
+        if self.is_power_off() {
+            hold_up(0);
+        }
     }
 }
 
@@ -197,6 +296,15 @@ struct Progress {
     returned: AtomicU32,
     /// Of the first record of each append that returned.
     offsets: [AtomicU64; MOST_OPS],
+}
+
+impl Progress {
+    /// Where the appends begin that returned and are not cut.
+    fn starts(&self, plan: &Plan, id: u32) -> impl Iterator<Item = u64> {
+        let returned = (0..).zip(&self.offsets[..self.returned.load(Ordering::Acquire) as usize]);
+        let appends = returned.filter(move |(seq, _)| !records(plan, id, *seq).is_empty());
+        appends.map(|(_, offset)| offset.load(Ordering::Acquire)).filter(|offset| *offset < CUT)
+    }
 }
 
 pub const OPENING: u32 = 1;
@@ -259,7 +367,9 @@ pub fn die() {
         opened => opened.unwrap(),
     };
     oracle.phase.store(APPENDING, Ordering::Release);
+    let gate = RwLock::new(());
     thread::scope(|scope| {
+        let told = scope.spawn(|| note_flushes(&queue, oracle, &gate));
         if plan.stop != Stop::Nowhere {
             scope.spawn(|| stop_in_the_middle(&queue, &plan, oracle));
             // At a seam it is the first, so that it knows where the file ends, and all others come behind it.
@@ -270,8 +380,8 @@ pub fn die() {
         let appending: Vec<_> = (1..plan.threads)
             .map(|id| {
                 scope.spawn({
-                    let queue = &queue;
-                    move || append_all(queue, &plan, id, oracle)
+                    let (queue, gate) = (&queue, &gate);
+                    move || append_all(queue, &plan, id, oracle, gate)
                 })
             })
             .collect();
@@ -281,6 +391,7 @@ pub fn die() {
         oracle.phase.store(CLOSING, Ordering::Release);
         queue.begin_close();
         appending.into_iter().for_each(|thread| thread.join().unwrap());
+        told.join().unwrap();
         if !matches!(plan.stop, Stop::Nowhere | Stop::Claim) {
             hold_up(0); // a close would wait for the stopped call
         }
@@ -294,13 +405,52 @@ pub fn die() {
     });
 }
 
-fn append_all(queue: &Queue, plan: &Plan, thread: u32, oracle: &Oracle) {
+/// As a host does that completes what it has promised: whatever `flushed` says is durable.
+fn note_flushes(queue: &Queue, oracle: &Oracle, gate: &RwLock<()>) {
+    let Some(events) = unless_closed(oracle, queue.event_fd()) else { return };
+    loop {
+        let mut waits = libc::pollfd { fd: events, events: libc::POLLIN, revents: 0 };
+        let mut count = 0u64;
+        // SAFETY: both are this function's own, of the length that is said; the queue and its descriptor are open.
+        unsafe {
+            libc::poll(&mut waits, 1, -1);
+            libc::read(events, (&raw mut count).cast(), 8);
+        }
+        let _together = gate.read().unwrap();
+        let Some(offsets) = unless_closed(oracle, queue.offsets()) else { return };
+        if oracle.flushed.fetch_max(offsets.flushed, Ordering::SeqCst) < offsets.flushed {
+            oracle.events.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// The span of a call that appends nothing.
+const NOTHING: Span = Span { offset: 0, end: 0 };
+
+/// Who holds the gate alone may move the end back: what was appended before, and what after, is known then.
+fn append_all(queue: &Queue, plan: &Plan, thread: u32, oracle: &Oracle, gate: &RwLock<()>) {
     let progress = &oracle.threads[thread as usize];
     let mut end = 0;
     for seq in 0..MOST_OPS as u32 {
         progress.begun.store(seq + 1, Ordering::Release);
-        let done = match op(plan, thread, seq) {
+        let op = op(plan, thread, seq);
+        let (_alone, _together) = match op {
+            Op::TruncateAfter => (gate.write().ok(), None),
+            _ => (None, gate.read().ok()),
+        };
+        end = end.min(oracle.appended()); // another thread may have moved the end back
+        let done = match op {
             Op::Flush { everything } => flush(queue, plan, oracle, everything, end),
+            Op::FlushStart => queue.flush_start(end).map(|()| NOTHING),
+            Op::Wait => queue.wait(Which::Committed, end, within(30_000)).map(|()| {
+                oracle.committed.fetch_max(end, Ordering::SeqCst);
+                NOTHING
+            }),
+            Op::TruncateBefore => truncate_before(queue, plan, oracle, end),
+            Op::TruncateAfter => {
+                end = 0;
+                truncate_after(queue, plan, oracle, thread, seq)
+            }
             _ => loop {
                 match append(queue, plan, thread, seq) {
                     // RAW: another thread's claim is open.
@@ -313,6 +463,13 @@ fn append_all(queue: &Queue, plan: &Plan, thread: u32, oracle: &Oracle) {
             Ok(span) => {
                 end = end.max(span.end);
                 oracle.appended.fetch_max(end, Ordering::SeqCst);
+                match queue.secure(span.end) {
+                    Ok(()) if plan.habit == Habit::EveryAppend => _ = oracle.flushed.fetch_max(end, Ordering::SeqCst),
+                    Ok(()) => {}
+                    Err(error) if error.status() == Status::NotDurable && queue.offsets().is_err() => {} // closed
+                    Err(error) if oracle.may_fail(&error) => return,
+                    Err(error) => panic!("call {seq} of thread {thread}: {error}"),
+                }
                 span.offset
             }
             Err(error) if error.status() == Status::Closed => REFUSED,
@@ -335,7 +492,42 @@ fn flush(queue: &Queue, plan: &Plan, oracle: &Oracle, everything: bool, end: u64
             oracle.flushes.fetch_add(1, Ordering::SeqCst);
         }
     }
-    Ok(Span { offset: end, end })
+    Ok(NOTHING)
+}
+
+/// Removes the files before the thread's last append, as far as that can be read.
+fn truncate_before(queue: &Queue, plan: &Plan, oracle: &Oracle, end: u64) -> Result<Span, Error> {
+    let offset = end.min(queue.offsets()?.committed);
+    oracle.removing.fetch_max(plan.file_start(offset), Ordering::SeqCst);
+    queue.truncate_before(offset)?;
+    oracle.hold_up_if_power_is_off();
+    // The last file stays, though it ends there.
+    oracle.removed.fetch_max(plan.file_start(offset.saturating_sub(1)), Ordering::SeqCst);
+    oracle.truncations.fetch_add(1, Ordering::SeqCst);
+    Ok(NOTHING)
+}
+
+/// Takes some of the thread's appends back, and what the others have appended since.
+fn truncate_after(queue: &Queue, plan: &Plan, oracle: &Oracle, thread: u32, seq: u32) -> Result<Span, Error> {
+    let starts: Vec<u64> = oracle.threads[thread as usize].starts(plan, thread).collect();
+    let Some(start) = starts.get(starts.len().saturating_sub(1 + seq as usize % 4)) else { return Ok(NOTHING) };
+    let offset = queue.offsets()?.min.max(*start);
+    oracle.flushed.fetch_min(offset, Ordering::SeqCst);
+    oracle.least_cut.fetch_min(offset, Ordering::SeqCst);
+    oracle.cutting.store(offset + 1, Ordering::SeqCst);
+    let cut = queue.truncate_after(offset);
+    oracle.hold_up_if_power_is_off();
+    if cut.is_ok() {
+        for offset_of in oracle.threads.iter().flat_map(|thread| &thread.offsets) {
+            if (offset..CUT).contains(&offset_of.load(Ordering::Acquire)) {
+                offset_of.store(CUT, Ordering::SeqCst);
+            }
+        }
+        oracle.appended.fetch_min(offset, Ordering::SeqCst);
+        oracle.truncations.fetch_add(1, Ordering::SeqCst);
+    }
+    oracle.cutting.store(0, Ordering::SeqCst);
+    cut.map(|()| NOTHING)
 }
 
 fn append(queue: &Queue, plan: &Plan, thread: u32, seq: u32) -> Result<Span, Error> {
@@ -371,7 +563,7 @@ fn append(queue: &Queue, plan: &Plan, thread: u32, seq: u32) -> Result<Span, Err
             let claim = claim(len, &[])?;
             queue.abort(claim.id).map(|()| Span { offset: claim.offset, end: claim.offset })
         }
-        Op::Flush { .. } => unreachable!("a flush appends nothing"),
+        _ => unreachable!("a call that appends nothing"),
     }
 }
 
@@ -470,17 +662,26 @@ pub fn wait_for(child: &mut Child, oracle: &Oracle, phase: u32, after: Duration)
 pub enum Survives {
     /// After a kill: every append that returned.
     Returned,
-    /// After a power cut: what was flushed; and of the rest a prefix, which ends at `end`.
+    /// After a kill in STAGED or in the middle of a truncation: the first ones, at least those below `least`. The log
+    /// may end behind the last of them, as what was claimed there has become padding.
+    Whole { least: u64 },
+    /// After a power cut: the same of records, so that of a batch the first may be there without the others.
     Below { flushed: u64, end: u64 },
 }
 
-/// Compares the records that are there `now` with those of `before` and with what the child said, and returns how many
-/// appends of its had returned and are there.
-pub fn check(plan: &Plan, oracle: &Oracle, before: &[Found], now: &[Found], survives: Survives) -> u32 {
-    let is_lost = |offset: u64| matches!(survives, Survives::Below { end, .. } if offset >= end);
-    if let Survives::Below { flushed, end } = survives {
-        assert!(end >= flushed, "the log ends at {end}, but {flushed} was flushed");
-    }
+/// Compares the records that are there `now`, from `first` on, with those of `before` and with what the child said, and
+/// returns how many appends of its had returned and are there.
+pub fn check(plan: &Plan, oracle: &Oracle, before: &[Found], now: &[Found], first: u64, survives: Survives) -> u32 {
+    let (least, log_end) = match survives {
+        Survives::Returned => (0, u64::MAX),
+        Survives::Whole { least } => (least, now.last().map_or(0, |found| found.end)),
+        Survives::Below { flushed, end } => (flushed, end),
+    };
+    let is_lost = |offset: u64| {
+        assert!(offset < log_end || offset >= least, "{offset} is gone, but everything below {least} was to stay");
+        offset >= log_end
+    };
+    let before = &before[before.partition_point(|found| found.offset < first)..];
     let before = &before[..before.partition_point(|found| !is_lost(found.offset))];
     let kept = now.get(..before.len());
     if kept != Some(before) {
@@ -501,14 +702,14 @@ pub fn check(plan: &Plan, oracle: &Oracle, before: &[Found], now: &[Found], surv
         for seq in 0..returned {
             let mut offset = progress.offsets[seq as usize].load(Ordering::Acquire);
             let records = records(plan, thread, seq);
-            if offset == REFUSED || records.is_empty() {
+            if offset >= CUT || offset < first || records.is_empty() {
                 continue;
             }
             for (label, len) in records {
                 lost |= is_lost(offset);
                 if !lost {
                     let expected = (label, len, offset);
-                    assert_eq!(rest.first(), Some(&expected), "an append that returned is not there");
+                    assert_eq!(rest.first(), Some(&expected), "an append that returned is not there: {plan:?}");
                     rest = &rest[1..];
                 }
                 offset += match plan.format {
@@ -524,7 +725,7 @@ pub fn check(plan: &Plan, oracle: &Oracle, before: &[Found], now: &[Found], surv
             assert!(begun > returned && thread != STOPPED && !lost, "invented: {rest:?}");
             let whole = records(plan, thread, returned);
             let shown: Vec<_> = rest.iter().map(|(label, len, _)| (*label, *len)).collect();
-            let is_whole = shown == whole || survives != Survives::Returned && whole.starts_with(&shown);
+            let is_whole = shown == whole || matches!(survives, Survives::Below { .. }) && whole.starts_with(&shown);
             assert!(is_whole, "{shown:?}: a part of what did not return, from {first} on");
         }
     }
@@ -538,7 +739,7 @@ pub fn returned_below(plan: &Plan, oracle: &Oracle, until: u64) -> Vec<Found> {
     for (thread, progress) in (0..).zip(&oracle.threads) {
         for seq in 0..progress.returned.load(Ordering::Acquire) {
             let mut offset = progress.offsets[seq as usize].load(Ordering::Acquire);
-            if offset == REFUSED {
+            if offset >= CUT {
                 continue;
             }
             for (label, len) in records(plan, thread, seq) {
