@@ -13,7 +13,7 @@ use crate::error::{Error, Result, Status};
 use crate::log::{self, Level};
 use crate::mapped_file::MappedFile;
 use crate::options::MOST_OFFSET;
-use crate::pool::Buffer;
+use crate::pool::{Buffer, none_free};
 use crate::queue_files::QueueFiles;
 use crate::stats::count;
 use crossbeam_channel::{Receiver, Sender};
@@ -186,7 +186,7 @@ impl AllocationService {
                 return Err(Error::closed());
             }
             let Some(request) = table.request(files, start, true) else {
-                return Err(Error::new(Status::Busy, "no buffer of the pool is free"));
+                return Err(none_free());
             };
             // Counted from the request and not from this call, so that a caller who comes often for a short time is
             // served.

@@ -191,7 +191,7 @@ impl Queue {
             return Ok(Some(file));
         }
         // Looked at again, as a truncation that was under way made the last file look full, whether it is or not.
-        let _still = self.end_moves.read();
+        let _still = self.hold_still(|| deadline_of(self, deadline))?;
         let last = self.files.table.last();
         if let Some(file) = last
             && self.has_room(file)?
@@ -318,8 +318,8 @@ impl<'q> Log for Appending<'q> {
     type Error = Error;
     type Still = RwLockReadGuard<'q, ()>;
 
-    fn hold_still(&self) -> RwLockReadGuard<'q, ()> {
-        self.queue.end_moves.read()
+    fn hold_still(&self) -> Result<RwLockReadGuard<'q, ()>> {
+        self.queue.hold_still(|| deadline_of(self.queue, &self.deadline))
     }
 
     #[inline]

@@ -4,6 +4,7 @@
 //! The flush thread does it ([`crate::flush_service`]), and nothing here polls: an append that crosses the offset that
 //! a queue waits for wakes it ([`Queue::published`]), and it names a moment to come again only while something waits.
 
+use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::flush_service::Served;
 use crate::log::{self, Level};
@@ -17,7 +18,7 @@ impl Queue {
     /// Has everything below `up_to` brought to stable storage, as [`Queue::flush`] does, and does not wait for it.
     pub fn flush_start(&self, up_to: u64) -> Result<()> {
         self.check_writable()?;
-        let up_to = self.flush_bound(up_to)?;
+        let up_to = self.flush_bound(up_to, Deadline::Never)?;
         if up_to > self.positions.flushed() {
             self.policy.started.fetch_max(up_to, Ordering::SeqCst);
             self.ask_flush_thread()?;

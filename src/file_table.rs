@@ -122,15 +122,17 @@ impl FileTable {
 
     /// Removes all that lies at and behind `offset`; where that is in the middle of a file, `in_its_place` takes it.
     /// `also` is done in the same moment, as far as `unless_cut` is concerned. Nobody else moves the end meanwhile.
-    pub fn cut(&self, offset: u64, in_its_place: Option<Arc<MappedFile>>, also: impl FnOnce()) {
+    pub fn cut(&self, offset: u64, in_its_place: Option<Arc<MappedFile>>, also: impl FnOnce()) -> Vec<Arc<MappedFile>> {
         let mut files = self.files.write();
         let kept = files.partition_point(|file| file.end() <= offset);
-        self.removed.lock().extend(files.drain(kept..));
+        let gone: Vec<_> = files.drain(kept..).collect();
+        self.removed.lock().extend_from_slice(&gone);
         files.extend(in_its_place);
         let last = files.back().map_or(ptr::null_mut(), |file| Arc::as_ptr(file).cast_mut());
         self.last.store(last, Ordering::Release);
         also();
         self.cuts.fetch_add(1, Ordering::Release);
+        gone
     }
 
     pub fn cuts(&self) -> u64 {

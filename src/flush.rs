@@ -7,7 +7,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::options::MOST_OFFSET;
 use crate::os::EventFd;
-use crate::queue::{Queue, Which};
+use crate::queue::{Queue, Which, cut_off};
 use std::os::fd::RawFd;
 
 impl Queue {
@@ -17,7 +17,8 @@ impl Queue {
     pub fn flush(&self, up_to: u64, deadline: Deadline) -> Result<()> {
         self.check_open()?;
         self.check_writable()?;
-        self.flush_to(self.flush_bound(up_to)?, deadline)
+        let cuts = self.files.table.cuts(); // before the bound is
+        self.flush_to(self.flush_bound(up_to, deadline)?, cuts, deadline)
     }
 
     /// What the policy asks for before an append returns whose record ends at `end`: the record is there, whatever this
@@ -29,7 +30,16 @@ impl Queue {
 
     #[cold]
     fn secure_now(&self, end: u64) -> Result<()> {
-        self.flush_to(end, Deadline::after_ms(self.sync_timeout_ms)).map_err(Error::not_durable)
+        let deadline = Deadline::after_ms(self.sync_timeout_ms);
+        let secured = || {
+            let cuts = self.files.table.cuts();
+            // It was given away, so where less is, it was cut off before this.
+            if self.advance_wrote(end) < end && self.flush_bound(u64::MAX, deadline)? < end {
+                return Err(cut_off(end));
+            }
+            self.flush_to(end, cuts, deadline)
+        };
+        secured().map_err(Error::not_durable)
     }
 
     /// A descriptor that becomes readable when `flushed` moves and when the queue is poisoned or closed. The same each
@@ -48,9 +58,12 @@ impl Queue {
     }
 
     /// `up_to` as a host gives it, in bytes.
-    pub(crate) fn flush_bound(&self, up_to: u64) -> Result<u64> {
+    pub(crate) fn flush_bound(&self, up_to: u64, deadline: Deadline) -> Result<u64> {
         match up_to {
-            u64::MAX => Ok(self.reserved()),
+            u64::MAX => {
+                let _still = self.hold_still(|| deadline)?;
+                Ok(self.reserved_while_still())
+            }
             0..=MOST_OFFSET => Ok(up_to),
             _ => Err(Error::new(Status::Invalid, format!("up_to {up_to} is more than INT64_MAX"))),
         }
@@ -63,16 +76,17 @@ impl Queue {
         self.sync_in_turn(up_to.min(self.committed(up_to)), Deadline::Never).map(drop)
     }
 
-    fn flush_to(&self, up_to: u64, deadline: Deadline) -> Result<()> {
+    /// `End` if it was cut off since `cuts` was read.
+    fn flush_to(&self, up_to: u64, cuts: u64, deadline: Deadline) -> Result<()> {
         // While another one syncs there is no need to know when all of it is committed: 64 writers that wait for that
         // wake each other at every append.
         while !self.sync_in_turn(up_to, deadline)? {
-            self.wait(Which::Committed, up_to, deadline)?;
+            self.wait_unless_cut(cuts, Which::Committed, up_to, deadline)?;
         }
         Ok(())
     }
 
-    /// Whether all below `up_to` is on stable storage now. If not, some of it is not committed yet.
+    /// Whether all below `up_to` is on stable storage now. If not, some of it is not committed yet, or cut off.
     fn sync_in_turn(&self, up_to: u64, deadline: Deadline) -> Result<bool> {
         let done = || {
             self.check_open()?;

@@ -12,7 +12,7 @@
 //! No Rust reference is ever made to mapped bytes: another process may write them. Access is through raw pointers and
 //! atomics, and bytes are copied out before anything judges them.
 
-use crate::os::{Advice, Kept, MmapRaw, Os, Watched, write_all};
+use crate::os::{Advice, Kept, MmapRaw, Os, Watched, read_all, write_all};
 use crate::pool::Buffer;
 use parking_lot::RwLock;
 use std::io;
@@ -79,6 +79,26 @@ impl MappedFile {
     pub(crate) fn staged(os: Arc<dyn Os>, start: u64, map: MmapRaw, fd: OwnedFd) -> MappedFile {
         let staged = Some(RwLock::new(Some(Staged { fd: fd.into(), _buffer: None })));
         MappedFile { staged, ..MappedFile::new(os, start, map) }
+    }
+
+    /// The same, with the first `used` bytes of the file in it: whole pages of them are the file's own, for reading only.
+    pub(crate) fn staged_like(
+        os: Arc<dyn Os>,
+        start: u64,
+        map: MmapRaw,
+        fd: OwnedFd,
+        used: u64,
+    ) -> io::Result<MappedFile> {
+        let whole_pages = used - used % os.page_size() as u64;
+        if whole_pages > 0 {
+            os.map_over(&map, fd.as_fd(), 0, whole_pages as usize)?;
+        }
+        let mut bytes = vec![0; (used - whole_pages) as usize];
+        read_all(&*os, fd.as_fd(), &mut bytes, whole_pages)?;
+        let file = MappedFile::staged(os, start, map, fd);
+        // SAFETY: nobody else has this memory yet.
+        unsafe { file.write(whole_pages, &bytes) };
+        Ok(file)
     }
 
     /// STAGED: holds `buffer`, the right to its memory, until the release.

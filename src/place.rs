@@ -35,8 +35,8 @@ pub(crate) trait Log {
     type Still;
 
     fn last(&self) -> Option<Self::File>;
-    /// While it is kept, the end does not move back.
-    fn hold_still(&self) -> Self::Still;
+    /// While it is kept, the end does not move back. May wait.
+    fn hold_still(&self) -> Result<Self::Still, Self::Error>;
     /// The file after `full`, or the first one. May wait.
     fn next(&self, full: Option<Self::File>) -> Result<Self::File, Self::Error>;
     /// `next` is the last file now, unless another thread has said so or gone further.
@@ -53,7 +53,7 @@ pub(crate) fn place<L: Log>(log: &L, frame_bytes: u32) -> Result<(L::File, u64),
             return Ok((file, at));
         }
         // Tried again, as a truncation that was under way made the last file look full, whether it is or not.
-        let _still = log.hold_still();
+        let _still = log.hold_still()?;
         let last = log.last();
         if let Some(file) = last
             && let Some(at) = place_in(&file, frame_bytes)
@@ -240,7 +240,9 @@ mod tests {
         type Error = Infallible;
         type Still = ();
 
-        fn hold_still(&self) {}
+        fn hold_still(&self) -> Result<(), Infallible> {
+            Ok(())
+        }
         fn last(&self) -> Option<Handle<'l>> {
             let index = self.last.load(Acquire);
             Some(Handle { log: self, index })

@@ -91,7 +91,7 @@ impl Pool {
         self.changed.notify_all(); // for `pause`
         if self.fail_fast {
             counts.asked = true;
-            return Err(Error::new(Status::Busy, "no buffer of the pool is free"));
+            return Err(none_free());
         }
         counts.waiting += 1;
         let mut in_time = true;
@@ -123,4 +123,8 @@ impl Pool {
         self.counts.lock().ended = true;
         self.changed.notify_all();
     }
+}
+
+pub(crate) fn none_free() -> Error {
+    Error::new(Status::Busy, "no buffer of the pool is free")
 }

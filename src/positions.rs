@@ -68,6 +68,9 @@ impl Positions {
     /// Nobody else moves them at this moment.
     pub(crate) fn cut(&self, end: u64) {
         self.flushed.fetch_min(end, Ordering::AcqRel);
+        if let Some(committed) = &self.committed {
+            committed.store(end, Ordering::Release);
+        }
         self.wrote.store(end, Ordering::Release);
     }
 

@@ -31,7 +31,7 @@ use crate::stats::{Stats, count};
 use crate::tail::Tail;
 use crate::turns::Turns;
 use crate::words::{self, Words};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -229,7 +229,7 @@ impl Queue {
     pub fn get_last(&self, deadline: Deadline) -> Result<Arc<MappedFile>> {
         self.check_open()?;
         loop {
-            let _still = self.end_moves.read();
+            let _still = self.hold_still(|| deadline)?;
             let last = self.files.table.last();
             if let Some(file) = last.filter(|file| self.is_read_only() || !self.is_full(file)) {
                 match self.files.table.find(file.start()) {
@@ -287,6 +287,11 @@ impl Queue {
         if offset > MOST_OFFSET {
             return Err(Error::new(Status::Invalid, format!("offset {offset} is more than INT64_MAX")));
         }
+        self.wait_unless_cut(self.files.table.cuts(), which, offset, deadline)
+    }
+
+    /// The same, and `End` if the log was cut below `offset` since `cuts` was read: what would be waited for is gone.
+    pub(crate) fn wait_unless_cut(&self, cuts: u64, which: Which, offset: u64, deadline: Deadline) -> Result<()> {
         self.moved.wait(deadline, || {
             self.check_open()?;
             let position = match which {
@@ -298,6 +303,10 @@ impl Queue {
             };
             if position < offset {
                 self.check_not_poisoned()?; // it would be waited for in vain
+                // A cut behind it came when it was complete already.
+                if self.files.table.cuts() != cuts && self.advance_wrote(offset) < offset {
+                    return Err(cut_off(offset));
+                }
             }
             Ok((position >= offset).then_some(()))
         })
@@ -407,6 +416,20 @@ impl Queue {
     #[inline]
     pub(crate) fn now_ms(&self) -> u64 {
         self.files.directory.os.now_ms()
+    }
+
+    /// Keeps the end from moving back. A truncation that is under way is waited for until the deadline, which is not
+    /// asked for without one.
+    pub(crate) fn hold_still(&self, deadline: impl FnOnce() -> Deadline) -> Result<RwLockReadGuard<'_, ()>> {
+        if let Some(still) = self.end_moves.try_read() {
+            return Ok(still);
+        }
+        let still = match deadline() {
+            Deadline::Now => None,
+            Deadline::At(at) => self.end_moves.try_read_until(at),
+            Deadline::Never => Some(self.end_moves.read()),
+        };
+        still.ok_or_else(|| Error::new(Status::Timeout, "a truncation was at work for all of the timeout"))
     }
 
     /// The file after `full`, or the first one, waited for until the deadline. It is in the table, and not yet the
@@ -546,13 +569,20 @@ impl Queue {
     #[inline(always)]
     pub(crate) fn commit_raw(&self, end: u64) -> Result<()> {
         // The page first: what a reader has seen as committed is committed after a kill, too.
+        self.write_tail(end)?;
+        self.positions.set_wrote(end);
+        Ok(())
+    }
+
+    /// RAW in MMAP: what the tail page says, for whoever alone moves the end.
+    #[inline(always)]
+    pub(crate) fn write_tail(&self, end: u64) -> Result<()> {
         if let Some(tail) = &self.tail {
             tail.set_committed(end);
             if !tail.file().is_intact(0, tail.file().size()) {
                 return Err(self.lost_page("the queue's tail file"));
             }
         }
-        self.positions.set_wrote(end);
         Ok(())
     }
 
@@ -595,7 +625,7 @@ impl Queue {
         self.reserved_while_still()
     }
 
-    fn reserved_while_still(&self) -> u64 {
+    pub(crate) fn reserved_while_still(&self) -> u64 {
         let Some(last) = self.files.table.last() else { return self.first_offset() };
         if self.is_read_only() {
             return self.positions.wrote();
@@ -623,6 +653,13 @@ impl Queue {
         };
         file.end() - self.reserved_while_still().clamp(file.start(), file.end()) < least
     }
+}
+
+/// What was waited for.
+#[cold]
+pub(crate) fn cut_off(offset: u64) -> Error {
+    let message = format!("offset {offset} is beyond the end of the log, which a truncation has moved back meanwhile");
+    Error::new(Status::End, message)
 }
 
 /// The guard against SIGBUS has replaced a page.

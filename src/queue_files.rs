@@ -6,10 +6,10 @@ use crate::error::{Error, Result, Status};
 use crate::file_table::FileTable;
 use crate::flush_service::FlushService;
 use crate::mapped_file::MappedFile;
-use crate::pool::Pool;
+use crate::pool::{Pool, none_free};
 use crate::stats::Counters;
 use parking_lot::{Condvar, Mutex};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -92,9 +92,10 @@ impl QueueFiles {
     }
 
     /// A file like `old` up to position `len`, and zeros behind, durable under a temporary name. It is written through
-    /// its descriptor: on a full disk that is an error.
+    /// its descriptor: on a full disk that is an error. `Busy` if it is to store into a buffer and none is free.
     pub fn copy_beginning(&self, old: &MappedFile, len: u64) -> Result<Arc<MappedFile>> {
         let start = old.start();
+        let buffer = self.pool.as_ref().map(|pool| pool.take().ok_or_else(none_free)).transpose()?;
         let fd = self.directory.create_temporary(start, old.size())?;
         let mut at = 0;
         let mut copied = Ok(());
@@ -106,10 +107,16 @@ impl QueueFiles {
         });
         let mapped = copied.and_then(|()| {
             self.directory.sync_temporary(fd.as_fd(), start)?;
-            self.directory.map(fd.as_fd(), start, old.size(), true)
+            match &self.pool {
+                None => {
+                    let map = self.directory.map(fd.as_fd(), start, old.size(), true)?;
+                    Ok(MappedFile::new(self.directory.os.clone(), start, map))
+                }
+                Some(pool) => stage(&self.directory, pool, start, old.size(), fd, len),
+            }
         });
-        let map = mapped.inspect_err(|_| self.directory.remove_temporary(start))?;
-        let file = Arc::new(MappedFile::new(self.directory.os.clone(), start, map));
+        let file = Arc::new(mapped.inspect_err(|_| self.directory.remove_temporary(start))?);
+        file.hold_buffer(buffer);
         if self.huge_pages && old.size() >= HUGE_PAGE_BYTES {
             file.prefer_huge_pages();
         }
@@ -183,4 +190,18 @@ impl QueueFiles {
         file.set_entry_durable();
         Ok(())
     }
+}
+
+/// STAGED: a buffer for the file `fd` of `len` bytes, with the first `used` of them in it.
+pub(crate) fn stage(
+    directory: &Directory,
+    pool: &Pool,
+    start: u64,
+    len: u64,
+    fd: OwnedFd,
+    used: u64,
+) -> Result<MappedFile> {
+    let map = pool.memory(&*directory.os, &directory.name(start), len)?;
+    let staged = MappedFile::staged_like(directory.os.clone(), start, map, fd, used);
+    staged.map_err(|cause| Error::system(format_args!("{}: reading its last page", directory.name(start)), cause))
 }

@@ -16,9 +16,10 @@ use crate::log::{self, Level};
 use crate::mapped_file::MappedFile;
 use crate::meta::Meta;
 use crate::options::{Format, MOST_OFFSET, Mode, Options};
-use crate::os::{Os, prepare_barriers, read_all};
+use crate::os::{Os, prepare_barriers};
 use crate::pool::Pool;
 use crate::queue::{OpenQueue, Queue, Recovered, lost_page};
+use crate::queue_files::stage;
 use crate::raw;
 use crate::record::{ALIGNMENT, HEADER_BYTES, step};
 use crate::report::{Ended, Recovery};
@@ -248,7 +249,7 @@ fn open_existing(
         directory.write_checkpoint(&checkpoint)?;
     }
     if let Some(pool) = &pool {
-        stage(&directory, &mut files, end.offset, pool)?;
+        stage_last(&directory, &mut files, end.offset, pool)?;
     }
     Queue::assemble(Recovered { directory, files, meta, recovery, checkpoint, tail, pool }, options)
 }
@@ -373,27 +374,16 @@ fn open_pool(directory: &Directory, options: &Options, file_bytes: u64) -> Resul
 
 /// STAGED: from here on the files are mapped for reading only, and what lies behind the end of the log is private
 /// memory.
-fn stage(directory: &Directory, files: &mut VecDeque<Arc<MappedFile>>, end: u64, pool: &Arc<Pool>) -> Result<()> {
-    let os = &directory.os;
+fn stage_last(directory: &Directory, files: &mut VecDeque<Arc<MappedFile>>, end: u64, pool: &Arc<Pool>) -> Result<()> {
     let unfinished = if files.back().is_some_and(|last| end < last.end()) { files.pop_back() } else { None };
     for file in files.iter() {
         file.release()
             .map_err(|cause| Error::system(format_args!("{}: mapping", directory.name(file.start())), cause))?;
     }
     let Some(last) = unfinished else { return Ok(()) };
-    let (start, len, used) = (last.start(), last.size(), end - last.start());
-    let system = |cause| Error::system(format_args!("{}: reading its last page", directory.name(start)), cause);
+    let (start, len) = (last.start(), last.size());
     let fd = directory.open_file(start, true)?;
-    let map = pool.memory(&*directory.os, &directory.name(start), len)?;
-    let whole_pages = used - used % os.page_size() as u64;
-    if whole_pages > 0 {
-        os.map_over(&map, fd.as_fd(), 0, whole_pages as usize).map_err(system)?;
-    }
-    let mut bytes = vec![0; (used - whole_pages) as usize];
-    read_all(&**os, fd.as_fd(), &mut bytes, whole_pages).map_err(system)?;
-    let file = MappedFile::staged(os.clone(), start, map, fd);
-    // SAFETY: nobody else has this memory yet.
-    unsafe { file.write(whole_pages, &bytes) };
+    let file = stage(directory, pool, start, len, fd, end - start)?;
     file.hold_buffer(pool.take());
     file.set_entry_durable();
     files.push_back(Arc::new(file));

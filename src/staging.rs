@@ -17,7 +17,7 @@ use crate::queue_files::QueueFiles;
 use crate::record::{CLAIMED, HEADER_BYTES};
 use crate::tail::write_committed;
 use crate::words::advance_wrote;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,6 +42,25 @@ struct Turn {
     released_to: u64,
     /// A write failed: what the file holds there is not known any more, and nothing is written behind it.
     failed: bool,
+}
+
+/// While it lives nobody commits.
+pub(crate) struct Held<'s> {
+    staging: &'s Staging,
+    turn: MutexGuard<'s, Turn>,
+}
+
+impl Held<'_> {
+    /// RAW: what the tail page says.
+    pub fn write_tail(&self, end: u64) -> Result<()> {
+        let written = self.staging.write_tail(end);
+        written.map_err(|cause| Error::system("the queue's tail file: writing", cause))
+    }
+
+    /// The log ends at `end` now, in memory of its own or where a file does.
+    pub fn cut(&mut self, end: u64) {
+        self.turn.released_to = self.turn.released_to.min(end - end % self.staging.meta.file_bytes);
+    }
 }
 
 impl Staging {
@@ -75,6 +94,15 @@ impl Staging {
         self.write(&mut turn)?;
         self.release(&mut turn);
         Ok(())
+    }
+
+    /// For whoever moves the end back: everything is written to the files, so that all but the last one give their
+    /// memory back.
+    pub fn commit_and_hold(&self) -> Result<Held<'_>> {
+        let mut turn = self.turn.lock();
+        self.write(&mut turn)?;
+        self.release(&mut turn);
+        Ok(Held { staging: self, turn })
     }
 
     /// The same at the end of a close. The memory stays: the host may still write into that of a claim.
@@ -129,11 +157,8 @@ impl Staging {
             let (at, len) = (from - file.start(), end - from);
             let written = match self.meta.format {
                 Format::Record => write_frames(&file, at, len),
-                Format::Raw => file.write_back(at, len).and_then(|()| {
-                    // Before a reader sees it: what was seen as committed is committed after a kill, too.
-                    let tail = self.tail.as_ref().expect("a RAW queue that is written to has a tail page");
-                    write_committed(&*self.files.directory.os, tail.as_fd(), end)
-                }),
+                // Before a reader sees it: what was seen as committed is committed after a kill, too.
+                Format::Raw => file.write_back(at, len).and_then(|()| self.write_tail(end)),
             };
             written.map_err(|cause| {
                 turn.failed = true;
@@ -151,6 +176,11 @@ impl Staging {
         if let Some(mut turn) = self.turn.try_lock() {
             self.release(&mut turn);
         }
+    }
+
+    fn write_tail(&self, end: u64) -> io::Result<()> {
+        let tail = self.tail.as_ref().expect("a RAW queue that is written to has a tail page");
+        write_committed(&*self.files.directory.os, tail.as_fd(), end)
     }
 
     /// Files that are full and written give their memory back, in order.

@@ -7,12 +7,15 @@
 //! there.
 //!
 //! On disk, each step leaves the old log, or the beginning of it up to the new end at least:
-//! 1. a copy of the cut file's beginning under a temporary name, synced: an open removes it;
-//! 2. the checkpoint, if it calls more durable than what stays; in RAW then the tail page, which is the cut itself for an
+//! 1. in STAGED, everything is committed;
+//! 2. files that were made ahead are removed, from the last one back: no gap. In STAGED there is a buffer for the copy
+//!    then, as only the last file still has one;
+//! 3. a copy of the cut file's beginning under a temporary name, synced: an open removes it;
+//! 4. the checkpoint, if it calls more durable than what stays; in RAW then the tail page, which is the cut itself for an
 //!    open in the same boot;
-//! 3. files that were made ahead, and those behind the cut, removed from the last one back: no gap;
-//! 4. the copy takes the place of the cut file;
-//! 5. the directory is synced.
+//! 5. the files behind the cut are removed, from the last one back;
+//! 6. the copy takes the place of the cut file;
+//! 7. the directory is synced.
 //!
 //! **The beginning.** The checkpoint names the new first file, then the files before it are removed: an open removes
 //! those that are left.
@@ -28,6 +31,7 @@ use crate::place::{place_rest, walk_whole};
 use crate::queue::Queue;
 use crate::raw;
 use crate::record::step;
+use crate::staging::Held;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -40,13 +44,21 @@ struct Fence<'q> {
     at: Option<u64>,
 }
 
+/// What a cut needs, all of which may fail without harm.
+struct Prepared<'q> {
+    /// STAGED: nobody commits meanwhile.
+    held: Option<Held<'q>>,
+    /// What stays of the file that is cut; `None` where a file begins.
+    copy: Option<Arc<MappedFile>>,
+}
+
 impl Queue {
     /// Cuts the log: everything at and after `offset` is gone, durably, when this returns.
     pub fn truncate_after(&self, offset: u64) -> Result<()> {
         self.check_writable()?;
-        if self.staging.is_some() {
-            let message = "the queue is open in MFQ_STAGED: its end can be moved back in MFQ_MMAP only";
-            return Err(Error::new(Status::Unsupported, message));
+        // Before the lock, as one who has it may wait for a buffer that a claim keeps.
+        if self.has_open_claims() {
+            return Err(busy_with_claims());
         }
         let _alone = self.end_moves.write();
         let Some(last) = self.files.table.last() else { return self.check_cut(offset, self.first_offset()) };
@@ -56,18 +68,17 @@ impl Queue {
         let prepared = self.wait_for_writers(&fence).and_then(|end| {
             self.check_writable()?; // a flush or a close may have come first
             self.check_cut(offset, end)?;
-            let copy = if offset < end { self.copy_what_stays(offset)? } else { None };
-            Ok((offset < end).then_some(copy))
+            (offset < end).then(|| self.prepare_cut(offset, end)).transpose()
         });
-        let copy = match prepared {
-            Ok(Some(copy)) => copy,
+        let prepared = match prepared {
+            Ok(Some(prepared)) => prepared,
             nothing_to_do => {
                 self.let_in(&fence);
                 return nothing_to_do.map(drop);
             }
         };
         // From here on the disk says something else than memory: it is all done, or the queue is opened anew.
-        self.remove_behind(offset, copy, &mut checkpoint).inspect_err(|_| self.poison())
+        self.remove_behind(offset, prepared, &mut checkpoint).inspect_err(|_| self.poison())
     }
 
     /// Removes the files that end at or before `offset`, but never the last one.
@@ -79,7 +90,7 @@ impl Queue {
         self.check_writable()?;
         let committed = self.committed(offset);
         if offset > committed {
-            return Err(beyond(offset, committed));
+            return Err(beyond(offset, "what is committed", committed));
         }
         let Some(last) = self.files.table.last().map(MappedFile::start) else { return Ok(()) };
         let first = (offset - offset % self.meta.file_bytes).min(last);
@@ -93,8 +104,7 @@ impl Queue {
         self.moved.notify();
         self.signal();
         let gone = self.files.table.remove_before(first);
-        // STAGED: their buffers go back now; the files themselves may be kept for long.
-        gone.iter().for_each(|file| drop(file.release()));
+        give_buffers_back(&gone);
         self.lease.as_ref().expect("only a writer truncates").allocation().forget_before(&self.files, first);
         gone.iter().try_for_each(|file| self.files.directory.remove(file.start()))
     }
@@ -112,7 +122,7 @@ impl Queue {
     fn check_cut(&self, offset: u64, end: u64) -> Result<()> {
         let first = self.first_offset();
         if offset > end {
-            return Err(beyond(offset, end));
+            return Err(beyond(offset, "the end", end));
         }
         if offset < first {
             return Err(Error::new(Status::Invalid, format!("offset {offset} is below the first one, {first}")));
@@ -131,9 +141,6 @@ impl Queue {
 
     /// Takes what is left of the last file, so that no more appends begin in it. Those that roll wait for the lock.
     fn shut_out<'q>(&'q self, file: &'q MappedFile) -> Result<Fence<'q>> {
-        if self.has_open_claims() {
-            return Err(busy_with_claims());
-        }
         let at = match self.meta.format {
             Format::Record => place_rest(&self.words(file)).map(|(at, _)| at),
             Format::Raw => {
@@ -153,8 +160,8 @@ impl Queue {
     fn let_in(&self, fence: &Fence<'_>) {
         let Some(at) = fence.at else { return };
         match self.meta.format {
-            Format::Record => fence.file.word(at).store(0, Ordering::Release),
-            Format::Raw => fence.file.reserved().store(at, Ordering::Release),
+            Format::Record if !fence.file.is_staged() => fence.file.word(at).store(0, Ordering::Release),
+            _ => fence.file.reserved().store(at, Ordering::Release),
         }
     }
 
@@ -172,6 +179,29 @@ impl Queue {
         Ok(end)
     }
 
+    fn prepare_cut(&self, offset: u64, end: u64) -> Result<Prepared<'_>> {
+        let held = self.staging.as_ref().map(|staging| staging.commit_and_hold()).transpose()?;
+        let allocation = self.lease.as_ref().expect("only a writer truncates").allocation();
+        let ahead = allocation.withdraw_ahead(&self.files, offset);
+        give_buffers_back(&ahead);
+        // Nobody would make again what cannot be removed.
+        self.remove(&ahead).inspect_err(|_| self.poison())?;
+        drop(ahead);
+        let copy = self.copy_what_stays(offset).inspect_err(|_| self.end_moved(end))?;
+        Ok(Prepared { held, copy })
+    }
+
+    /// From the last one back, as they are.
+    fn remove(&self, files: &[Arc<MappedFile>]) -> Result<()> {
+        files.iter().try_for_each(|file| self.files.directory.remove(file.start()))
+    }
+
+    /// Files are made ahead again, from here.
+    fn end_moved(&self, end: u64) {
+        self.files.end_moved(end);
+        self.set_attention(|attention| attention.allocation_at = 0);
+    }
+
     /// `None` if `offset` is where a file begins.
     fn copy_what_stays(&self, offset: u64) -> Result<Option<Arc<MappedFile>>> {
         let stays = offset % self.meta.file_bytes;
@@ -186,18 +216,19 @@ impl Queue {
         Ok(Some(copy))
     }
 
-    fn remove_behind(&self, offset: u64, copy: Option<Arc<MappedFile>>, checkpoint: &mut Checkpoint) -> Result<()> {
+    fn remove_behind(&self, offset: u64, prepared: Prepared<'_>, checkpoint: &mut Checkpoint) -> Result<()> {
         let files = &self.files;
+        let Prepared { mut held, copy } = prepared;
         if checkpoint.durable > offset {
             self.write_checkpoint(offset, false, checkpoint)?;
         }
-        if let (Format::Raw, Some(tail)) = (self.meta.format, &self.tail) {
-            tail.set_committed(offset);
+        if self.meta.format == Format::Raw {
+            match &held {
+                None => self.write_tail(offset)?,
+                Some(held) => held.write_tail(offset)?,
+            }
         }
-        let allocation = self.lease.as_ref().expect("only a writer truncates").allocation();
-        let ahead = allocation.withdraw_ahead(files, offset);
-        let behind = files.table.behind(offset);
-        ahead.iter().chain(&behind).try_for_each(|file| files.directory.remove(file.start()))?;
+        self.remove(&files.table.behind(offset))?;
         if let Some(copy) = &copy {
             files.directory.replace_by_temporary(copy.start())?;
         }
@@ -210,11 +241,15 @@ impl Queue {
             // It was the last one long ago, or never since the queue was opened.
             full.reserved().store(full.size(), Ordering::Release);
         }
-        files.table.cut(offset, copy, || self.positions.cut(offset));
-        files.end_moved(offset);
+        let gone = files.table.cut(offset, copy, || self.positions.cut(offset));
+        give_buffers_back(&gone);
+        if let Some(held) = &mut held {
+            held.cut(offset);
+        }
+        self.end_moved(offset);
         self.policy.cut(offset);
-        self.set_attention(|attention| attention.allocation_at = 0);
         self.moved.notify();
+        self.signal();
         if self.policy.follows_appends()
             && let Err(error) = self.ask_flush_thread()
         {
@@ -222,6 +257,11 @@ impl Queue {
         }
         Ok(())
     }
+}
+
+/// STAGED: now; the files themselves may be kept for long.
+fn give_buffers_back(files: &[Arc<MappedFile>]) {
+    files.iter().for_each(|file| drop(file.release()));
 }
 
 /// Who is woken to lead may find itself served by what a truncation did to `flushed`, and lead nobody.
@@ -237,8 +277,8 @@ fn busy_with_claims() -> Error {
     Error::new(Status::Busy, "a claim is open, and its record would be cut off under it")
 }
 
-fn beyond(offset: u64, end: u64) -> Error {
-    Error::new(Status::Invalid, format!("offset {offset} is beyond what is committed, {end}"))
+fn beyond(offset: u64, what: &str, end: u64) -> Error {
+    Error::new(Status::Invalid, format!("offset {offset} is beyond {what}, {end}"))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 mod support;
 
 use mfq::os::{Call, Fault, FaultyOs, native};
-use mfq::{Deadline, Filler, Options, Reader, Span, Status};
+use mfq::{Deadline, Filler, FlushPolicy, Format, Mode, Options, Reader, Span, Status, Which};
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
@@ -17,8 +17,13 @@ use tempfile::TempDir;
 
 static NOBODY: AtomicBool = AtomicBool::new(false);
 
-fn all_kinds() -> [Options; 3] {
-    [record(), raw(Filler::Zero), raw(Filler::RocketMq)]
+/// Nothing is committed unless somebody asks.
+fn staged(options: Options) -> Options {
+    Options { mode: Mode::Staged, commit_interval_ms: u32::MAX, ..options }
+}
+
+fn all_kinds() -> [Options; 5] {
+    [record(), raw(Filler::Zero), raw(Filler::RocketMq), staged(record()), staged(raw(Filler::Zero))]
 }
 
 /// Four or five to a file, none of its bytes 0.
@@ -27,7 +32,14 @@ fn payload(i: usize) -> Vec<u8> {
 }
 
 fn fill(queue: &Opened, count: usize) -> Vec<Span> {
-    (0..count).map(|i| queue.append(&payload(i)).unwrap()).collect()
+    (0..count).map(|i| append(queue, &payload(i))).collect()
+}
+
+/// Committed when it returns.
+fn append(queue: &Opened, data: &[u8]) -> Span {
+    let at = queue.append(data).unwrap();
+    queue.wait(Which::Committed, at.end, within(GENEROUS_MS)).unwrap();
+    at
 }
 
 /// The records at these places, as far as they are there, which ends at one place.
@@ -74,7 +86,7 @@ fn everything_behind_a_cut_is_gone_for_ever() {
             );
 
             // The log goes on there, with other records, of another length.
-            let again: Vec<_> = (0..20).map(|i| queue.append(&[0x77; 500 + 8]).map(|at| (i, at)).unwrap().1).collect();
+            let again: Vec<_> = (0..20).map(|_| append(&queue, &[0x77; 500 + 8])).collect();
             assert!(again[0].offset == cut || again[0].offset == cut.next_multiple_of(page()));
             let killed = as_killed_now(dir.path());
             queue.close().unwrap();
@@ -113,7 +125,7 @@ fn a_cut_that_cannot_be_changes_nothing() {
         for offset in [0, 3 * page() - 1, spans[9].end + 1, u64::MAX] {
             assert_eq!(refused(offset), Status::Invalid);
         }
-        if options.format == mfq::Format::Record {
+        if options.format == Format::Record {
             assert_eq!(refused(spans[5].offset + 8), Status::Invalid);
             assert_eq!(refused(spans[5].offset + 1), Status::Invalid);
         }
@@ -134,24 +146,187 @@ fn a_cut_that_cannot_be_changes_nothing() {
 
 #[test]
 fn readers_and_views_see_the_log_before_the_cut_or_after_it() {
+    for options in [record(), staged(record())] {
+        let dir = scratch();
+        let queue = open(dir.path(), &options);
+        let spans = fill(&queue, 12);
+        let now = Deadline::after_ms(0);
+        // One that holds the file that is cut, one behind the cut, views in both.
+        let mut before = Reader::open(&queue, spans[5].offset).unwrap();
+        before.next(&queue, now, &NOBODY).unwrap();
+        let mut behind = Reader::open(&queue, spans[11].offset).unwrap();
+        let views = [6, 8, 11].map(|i| (i, queue.view(spans[i].offset).unwrap()));
+        for cut in [10, 7] {
+            queue.truncate_after(spans[cut].offset).unwrap();
+        }
+        assert_eq!(before.next(&queue, now, &NOBODY).unwrap().offset, spans[6].offset);
+        assert_eq!(before.next(&queue, now, &NOBODY).err().unwrap().status(), Status::End);
+        assert_eq!(behind.next(&queue, now, &NOBODY).err().unwrap().status(), Status::End);
+        let at = append(&queue, b"another record");
+        assert_eq!(before.next(&queue, now, &NOBODY).unwrap().len, b"another record".len());
+        assert_eq!((at.offset, read(&queue, at.offset).unwrap().0), (spans[7].offset, b"another record".to_vec()));
+        for (i, view) in views {
+            // SAFETY: the view holds its file.
+            assert_eq!(unsafe { std::slice::from_raw_parts(view.ptr, view.len) }, payload(i));
+        }
+    }
+}
+
+#[test]
+fn what_was_not_committed_is_cut_as_well() {
+    let _alone = alone();
+    for kind in [record(), raw(Filler::Zero)] {
+        let options = Options { file_size: 4 * page(), ..staged(kind) };
+        // Behind the cut alone, and before it too.
+        for (committed_before, kept) in [(14, 16), (14, 14), (16, 14)] {
+            let dir = scratch();
+            let queue = open(dir.path(), &options);
+            let mut spans = fill(&queue, committed_before);
+            spans.extend((committed_before..19).map(|i| queue.append(&payload(i)).unwrap()));
+            queue.truncate_after(spans[kept].offset).unwrap();
+            let (offsets, cut) = (queue.offsets().unwrap(), spans[kept].offset);
+            assert_eq!((offsets.reserved, offsets.wrote, offsets.committed), (cut, cut, cut));
+            let file = fs::read(queue.file(0)).unwrap();
+            assert!(file[..cut as usize].ends_with(&payload(kept - 1)) && file[cut as usize..].iter().all(|&b| b == 0));
+            let at = append(&queue, b"goes on");
+            let killed = as_killed_now(dir.path());
+            queue.close().unwrap();
+            for path in [dir.path(), killed.path()] {
+                let queue = open(path, &options);
+                assert_eq!((readable(&queue, &spans[..kept]), committed(&queue)), (kept, at.end));
+                assert!(read(&queue, cut).unwrap().0.starts_with(b"goes on"));
+            }
+        }
+    }
+}
+
+#[test]
+fn truncations_give_buffers_back_and_find_one() {
+    let _alone = alone();
+    for (options, pool_buffers) in
+        [record(), raw(Filler::Zero)].into_iter().flat_map(|kind| [(kind.clone(), 2), (kind, 5)])
+    {
+        let dir = scratch();
+        let queue = open(dir.path(), &Options { pool_buffers, ..staged(options) });
+        let mut views = Vec::new();
+        for round in 0..30 {
+            let spans = fill(&queue, 6 + round % 5);
+            // Held by somebody, a buffer goes back all the same.
+            views.push(queue.view(spans[5].offset).unwrap());
+            // In this file, in the one before, where a file begins.
+            let file_begins = spans[5].offset - spans[5].offset % page();
+            queue.truncate_after([spans[5].offset, spans[0].end, file_begins][round % 3]).unwrap();
+        }
+        // The last file has one, and each that was made ahead of it.
+        let last = append(&queue, b"in the last file").offset;
+        let holding = || file_starts(dir.path()).iter().filter(|&start| start + page() > last).count();
+        eventually("the buffers", || queue.stats().unwrap().pool_free + holding() as u64 == u64::from(pool_buffers));
+        fill(&queue, 30);
+        assert_eq!(queue.stats().unwrap().pool_refusals, 0);
+    }
+}
+
+#[test]
+fn a_truncation_that_finds_no_buffer_changes_nothing() {
+    let _alone = alone();
     let dir = scratch();
-    let queue = open(dir.path(), &record());
-    let spans = fill(&queue, 12);
-    let now = Deadline::after_ms(0);
-    // One that holds the file that is cut, one behind the cut, a view there.
-    let mut before = Reader::open(&queue, spans[5].offset).unwrap();
-    before.next(&queue, now, &NOBODY).unwrap();
-    let mut behind = Reader::open(&queue, spans[11].offset).unwrap();
-    let view = queue.view(spans[8].offset).unwrap();
-    queue.truncate_after(spans[7].offset).unwrap();
-    assert_eq!(before.next(&queue, now, &NOBODY).unwrap().offset, spans[6].offset);
-    assert_eq!(before.next(&queue, now, &NOBODY).err().unwrap().status(), Status::End);
-    assert_eq!(behind.next(&queue, now, &NOBODY).err().unwrap().status(), Status::End);
-    // SAFETY: the view holds its file.
-    assert_eq!(unsafe { std::slice::from_raw_parts(view.ptr, view.len) }, payload(8));
-    let at = queue.append(b"another record").unwrap();
-    assert_eq!(before.next(&queue, now, &NOBODY).unwrap().len, b"another record".len());
-    assert_eq!((at.offset, read(&queue, at.offset).unwrap().0), (spans[7].offset, b"another record".to_vec()));
+    let queue = open(dir.path(), &Options { pool_buffers: 2, ..staged(record()) });
+    let spans = fill(&queue, 3);
+    queue.os.fail_all(Call::MapOver, Fault::Errno(libc::ENOMEM)); // so none comes back
+    let last = append(&queue, &filling());
+    assert_eq!(queue.stats().unwrap().pool_free, 0);
+    let before = snapshot(dir.path());
+    assert_eq!(queue.truncate_after(spans[1].offset).unwrap_err().status(), Status::Busy);
+    assert_eq!((committed(&queue), readable(&queue, &spans)), (last.end, 3));
+    assert!(snapshot(dir.path()) == before);
+    queue.os.heal();
+    queue.truncate_after(spans[1].offset).unwrap();
+    assert_eq!(append(&queue, b"goes on").offset, spans[1].offset);
+}
+
+/// Truncates again and again until the waiting is over, as nobody can tell when it has begun.
+fn cut_until<T: Send>(queue: &Opened, to: u64, wait: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let waiting = scope.spawn(wait);
+        eventually("the end of the wait", || {
+            append(queue, b"cut off");
+            queue.truncate_after(to).unwrap();
+            waiting.is_finished()
+        });
+        waiting.join().unwrap()
+    })
+}
+
+#[test]
+fn who_waits_for_ever_for_what_is_cut_off_is_told_so() {
+    let _alone = alone();
+    for options in all_kinds() {
+        let dir = scratch();
+        let queue = open(dir.path(), &options);
+        let end = append(&queue, b"stays").end;
+        let waits: [fn(&Opened, u64) -> mfq::Result<()>; 3] = [
+            |queue, offset| queue.wait(Which::Committed, offset, Deadline::Never),
+            |queue, offset| queue.wait(Which::Flushed, offset, Deadline::Never),
+            |queue, offset| queue.flush(offset, Deadline::Never),
+        ];
+        for wait in waits {
+            let offset = 1 << 40;
+            let error = cut_until(&queue, end, || wait(&queue, offset)).unwrap_err();
+            assert_eq!(error.status(), Status::End, "{error}");
+            assert!(error.message().contains(&format!("offset {offset} ")), "{error}");
+        }
+        // What stays is waited for as before.
+        cut_until(&queue, end, || {
+            queue.flush_start(end).unwrap();
+            queue.wait(Which::Flushed, end, Deadline::Never)
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn a_record_cut_off_before_its_sync_is_not_durable_and_not_waited_for() {
+    let _alone = alone();
+    for options in all_kinds() {
+        let dir = scratch();
+        let options = Options { flush_policy: FlushPolicy::EveryAppend, append_timeout_ms: -1, ..options };
+        let queue = open(dir.path(), &options);
+        let end = append(&queue, b"stays").end;
+        let cut = append(&queue, b"cut off").end;
+        queue.truncate_after(end).unwrap();
+        let error = queue.secure(cut).unwrap_err();
+        assert_eq!(error.status(), Status::NotDurable);
+        assert!(error.message().contains("truncation"), "{error}");
+        queue.secure(end).unwrap();
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_truncation_longer_than_the_time_given() {
+    let _alone = alone();
+    for options in all_kinds() {
+        let dir = scratch();
+        let (queue, spans) = at_rest(dir.path(), &Options { append_timeout_ms: 20, ..options });
+        queue.os.fail_nth(Call::Unlink, 1, Fault::Hang);
+        thread::scope(|scope| {
+            let cutting = scope.spawn(|| queue.truncate_after(spans[13].offset));
+            queue.os.wait_hanging(1);
+            let late = [
+                queue.get_last(within(0)).map(drop),
+                queue.get_last(within(20)).map(drop),
+                queue.append(b"late").map(drop),
+                queue.claim(8).map(drop),
+                queue.flush(u64::MAX, within(0)),
+            ];
+            queue.os.heal();
+            cutting.join().unwrap().unwrap();
+            for outcome in late {
+                assert_eq!(outcome.unwrap_err().status(), Status::Timeout);
+            }
+        });
+        let at = append(&queue, b"in time");
+        assert_eq!((at.offset, readable(&queue, &spans[..13])), (spans[13].offset, 13));
+    }
 }
 
 #[test]
@@ -192,17 +367,16 @@ fn the_beginning_moves_by_whole_files_and_never_past_the_last() {
     }
 }
 
-const CALLS: [Call; 9] = [
-    Call::Open,
-    Call::Allocate,
-    Call::WriteAt,
-    Call::SyncData,
-    Call::Map,
-    Call::Advise,
-    Call::Unlink,
-    Call::Rename,
-    Call::SyncDirectory,
-];
+/// What a truncation asks of the system, in both modes, in MMAP alone, in STAGED alone.
+const CALLS: [Call; 7] =
+    [Call::Open, Call::Allocate, Call::WriteAt, Call::SyncData, Call::Unlink, Call::Rename, Call::SyncDirectory];
+const MAPPED_CALLS: [Call; 2] = [Call::Map, Call::Advise];
+const STAGED_CALLS: [Call; 3] = [Call::ReadAt, Call::MapPrivate, Call::MapOver];
+
+fn calls_of(options: &Options) -> Vec<Call> {
+    let own: &[Call] = if options.mode == Mode::Staged { &STAGED_CALLS } else { &MAPPED_CALLS };
+    [&CALLS, own].concat()
+}
 
 /// A queue whose files are all made, so that the calls that follow are the test's own.
 fn at_rest(path: &Path, options: &Options) -> (Opened, Vec<Span>) {
@@ -230,17 +404,25 @@ fn check_image(path: &Path, options: &Options, spans: &[Span], cut: usize, reboo
     for (i, at) in spans.iter().enumerate().skip(skipped).take_while(|(_, at)| at.end <= committed) {
         assert!(read(&queue, at.offset).unwrap().0.starts_with(&payload(i)), "{what}: record {i}");
     }
-    let at = queue.append(b"goes on").unwrap();
+    let at = append(&queue, b"goes on");
     assert!(read(&queue, at.offset).unwrap().0.starts_with(b"goes on"), "{what}");
 }
 
 #[test]
 fn a_kill_or_a_power_cut_at_any_call_leaves_the_log_or_what_stays_of_it() {
+    stop_at_any_call(&[record(), raw(Filler::RocketMq)]);
+}
+
+#[test]
+fn a_kill_or_a_power_cut_at_any_call_in_staged_leaves_the_log_or_what_stays_of_it() {
+    stop_at_any_call(&[staged(record()), staged(raw(Filler::Zero))]);
+}
+
+fn stop_at_any_call(kinds: &[Options]) {
     let _alone = alone();
     let mut cases = 0;
-    let kinds = [record(), raw(Filler::RocketMq)];
     for (options, truncate) in kinds.iter().flat_map(|options| BOTH.map(|truncate| (options, truncate))) {
-        for call in CALLS {
+        for call in calls_of(options) {
             for nth in 1.. {
                 let dir = scratch();
                 let (queue, spans) = at_rest(dir.path(), options);
@@ -271,10 +453,19 @@ fn a_kill_or_a_power_cut_at_any_call_leaves_the_log_or_what_stays_of_it() {
 
 #[test]
 fn a_truncation_that_fails_at_any_call_has_not_happened_or_poisons() {
+    fail_at_any_call(&[record(), raw(Filler::Zero), raw(Filler::RocketMq)]);
+}
+
+#[test]
+fn a_truncation_that_fails_at_any_call_in_staged_has_not_happened_or_poisons() {
+    fail_at_any_call(&[staged(record()), staged(raw(Filler::Zero))]);
+}
+
+fn fail_at_any_call(kinds: &[Options]) {
     let _alone = alone();
     let mut cases = 0;
-    for (options, truncate) in all_kinds().iter().flat_map(|options| BOTH.map(|truncate| (options, truncate))) {
-        for call in CALLS {
+    for (options, truncate) in kinds.iter().flat_map(|options| BOTH.map(|truncate| (options, truncate))) {
+        for call in calls_of(options) {
             for nth in 1.. {
                 let dir = scratch();
                 let (queue, spans) = at_rest(dir.path(), options);
@@ -285,9 +476,12 @@ fn a_truncation_that_fails_at_any_call_has_not_happened_or_poisons() {
                 queue.os.heal();
                 if let Err(error) = outcome {
                     // POISONED where the flush thread made the call that failed, for a checkpoint.
-                    assert!(matches!(error.status(), Status::Io | Status::Poisoned), "{error}");
+                    assert!(matches!(error.status(), Status::Io | Status::NoMemory | Status::Poisoned), "{error}");
                     match queue.append(b"goes on") {
-                        Ok(at) => assert!(read(&queue, at.offset).unwrap().0.starts_with(b"goes on")),
+                        Ok(at) => {
+                            queue.wait(Which::Committed, at.end, within(GENEROUS_MS)).unwrap();
+                            assert!(read(&queue, at.offset).unwrap().0.starts_with(b"goes on"));
+                        }
                         Err(error) => assert_eq!(error.status(), Status::Poisoned),
                     }
                 }
@@ -351,7 +545,8 @@ fn removed_files_are_let_go_while_calls_go_on() {
 fn appends_beside_truncations_are_whole_and_in_order() {
     const THREADS: u32 = 3;
     let _watchdog = Watchdog::new("appends beside truncations", 120);
-    for how in [handles::RECORD, handles::RAW] {
+    let staged = |how| handles::How { mode: mfq::capi::MFQ_STAGED, ..how };
+    for how in [handles::RECORD, handles::RAW, staged(handles::RECORD), staged(handles::RAW)] {
         let dir = scratch();
         let queue = handles::Queue::open(dir.path(), &how).unwrap();
         let places = Mutex::new(vec![0]);
@@ -395,10 +590,10 @@ fn appends_beside_truncations_are_whole_and_in_order() {
         queue.close().unwrap();
         let queue = open(
             dir.path(),
-            &Options { format: if how.format == 0 { mfq::Format::Record } else { mfq::Format::Raw }, ..record() },
+            &Options { format: if how.format == 0 { Format::Record } else { Format::Raw }, ..record() },
         );
         if how.format == 0 {
-            let found = support::records::read_all(&queue, mfq::Format::Record, Filler::Zero);
+            let found = support::records::read_all(&queue, Format::Record, Filler::Zero);
             for thread in 0..THREADS {
                 let seqs: Vec<_> = found.iter().filter(|f| f.label.thread == thread).map(|f| f.label.seq).collect();
                 assert!(seqs.windows(2).all(|pair| pair[0] < pair[1]), "{seqs:?}");

@@ -161,8 +161,9 @@ pub unsafe extern "C" fn mfq_file_release(file: *mut mfq_file_t) -> mfq_status_t
 /// Threads: any number share their syncs. One of those that wait syncs, for all who have come by then, and may overrun
 /// its time by as long as that takes; who comes meanwhile is served by the next sync.
 ///
-/// Errors: INVALID, CLOSED, READ_ONLY, TIMEOUT, IO or NO_SPACE (the sync failed, or in MFQ_STAGED the writing before
-/// it: the queue is poisoned from now on; only the call that did it is told so), POISONED.
+/// Errors: INVALID, CLOSED, READ_ONLY, TIMEOUT, END (mfq_truncate_after has meanwhile cut off what lies below `up_to`, or
+/// some of it), IO or NO_SPACE (the sync failed, or in MFQ_STAGED the writing before it: the queue is poisoned from now
+/// on; only the call that did it is told so), POISONED.
 ///
 /// Blocks: for the disk, and at most timeout_ms for others.
 #[unsafe(no_mangle)]
@@ -172,7 +173,8 @@ pub unsafe extern "C" fn mfq_flush(queue: *mut mfq_queue_t, up_to: u64, timeout_
 
 /// Has everything below `up_to` brought to stable storage, as mfq_flush would, by a thread of the library, and returns
 /// at once. What is not committed yet follows when it is. Calls that come before the thread has begun share a sync. The
-/// host learns of the end by mfq_event_fd, mfq_wait or mfq_offsets, of a failure too: the queue is then poisoned.
+/// host learns of the end by mfq_event_fd, mfq_wait or mfq_offsets, of a failure too: the queue is then poisoned. What
+/// mfq_truncate_after cuts off meanwhile is forgotten: `flushed` comes to the new end only.
 ///
 /// Errors: INVALID, CLOSED, READ_ONLY, POISONED, NO_MEMORY or IO (the thread could not be started).
 #[unsafe(no_mangle)]
@@ -180,8 +182,8 @@ pub unsafe extern "C" fn mfq_flush_start(queue: *mut mfq_queue_t, up_to: u64) ->
     guard(queue, || handles::queue(queue, "mfq_flush_start: queue")?.flush_start(up_to))
 }
 
-/// Gives a descriptor for poll, select or epoll: it becomes readable each time `flushed` moves, whoever flushed, and
-/// when the queue is poisoned or closed. It is an eventfd(2), non-blocking and close-on-exec, made by the first call;
+/// Gives a descriptor for poll, select or epoll: it becomes readable each time `flushed` moves, whoever flushed, when
+/// mfq_truncate_after moves it back, and when the queue is poisoned or closed. It is an eventfd(2), non-blocking and close-on-exec, made by the first call;
 /// every call gives the same one. Appends know nothing of it, and a queue that was never asked for it has none.
 ///
 /// How to use it: call mfq_flush_start, then look; and each time it is readable read 8 bytes from it, which makes it
@@ -210,8 +212,8 @@ pub unsafe extern "C" fn mfq_event_fd(queue: *mut mfq_queue_t, fd: *mut i32) -> 
 /// Waits until everything below `offset` is readable (`which` MFQ_COMMITTED) or on stable storage (MFQ_FLUSHED). It
 /// only waits and does not flush; but in MFQ_STAGED who waits for MFQ_COMMITTED commits.
 ///
-/// Errors: INVALID (unknown `which` too), CLOSED, TIMEOUT, POISONED, IO or NO_SPACE (that commit failed: the queue is
-/// poisoned from now on).
+/// Errors: INVALID (unknown `which` too), CLOSED, TIMEOUT, END (while it waited, mfq_truncate_after has moved the end of
+/// the log to before `offset`), POISONED, IO or NO_SPACE (that commit failed: the queue is poisoned from now on).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mfq_wait(queue: *mut mfq_queue_t, which: i32, offset: u64, timeout_ms: i32) -> mfq_status_t {
     guard(queue, || {
@@ -274,14 +276,15 @@ pub unsafe extern "C" fn mfq_walk_rocketmq(context: *mut c_void, bytes: *const u
 /// mfq_offsets tells may move back. Files and views that are held stay as they are; a reader behind the new end finds
 /// nothing, or what is appended later, and should be set to an offset of a record by mfq_reader_seek.
 ///
-/// Appends, mfq_get_last, mfq_offsets and a flush of UINT64_MAX that come meanwhile wait for it, whatever their time. A
-/// crash at any moment leaves the log as it was, or a beginning of it that reaches
-/// to `offset` at least. The file that is cut is copied up to `offset`, which takes space for one file more until this
-/// returns.
+/// Appends, mfq_get_last and an mfq_flush of UINT64_MAX that come meanwhile wait for it as long as they may wait at all;
+/// mfq_offsets and an mfq_flush_start of UINT64_MAX wait whatever their time. mfq_wait and mfq_flush for what is cut off
+/// end with MFQ_E_END. In MFQ_STAGED everything is committed first.
 ///
-/// Errors: INVALID (`offset` lies within a record, below the first offset, or beyond what is committed), CLOSED, BUSY
-/// (a claim is open), READ_ONLY, POISONED, UNSUPPORTED (in MFQ_STAGED: open the queue in MFQ_MMAP for it); nothing has
-/// happened then. NO_SPACE, NO_MEMORY, IO: nothing has happened, or the queue is poisoned from now on, and opening it
+/// A crash at any moment leaves the log as it was, or a beginning of it that reaches to `offset` at least. The file that
+/// is cut is copied up to `offset`, which takes space for one file more until this returns.
+///
+/// Errors: INVALID (`offset` lies within a record, below the first offset, or beyond the end), CLOSED, BUSY (a claim is
+/// open, or no buffer of MFQ_STAGED is free), READ_ONLY, POISONED; nothing has happened then. NO_SPACE, NO_MEMORY, IO: nothing has happened, or the queue is poisoned from now on, and opening it
 /// anew shows how far it came.
 ///
 /// Blocks: for the disk, and for appends that are under way.

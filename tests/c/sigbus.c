@@ -236,6 +236,17 @@ static void flushed(void) {
   end(queue);
 }
 
+static void truncated(void) {
+  mfq_queue_t *queue = opened(MFQ_RAW);
+  mfq_offsets_t offsets = {.struct_size = sizeof offsets};
+  for (int i = 0; i < 3; i++) WORKS(mfq_append(queue, bytes, sizeof bytes, NULL));
+  CHECK(truncate(in_dir("queue/.mfq/tail"), 0) == 0);
+  FAILS(mfq_truncate_after(queue, sizeof bytes), MFQ_E_IO, "tail");
+  WORKS(mfq_offsets(queue, &offsets));
+  CHECK(offsets.committed == 3 * sizeof bytes);
+  end(queue);
+}
+
 int main(int argc, char **argv) {
   if (argc != 3) return 2;
   dir = argv[1];
@@ -281,6 +292,7 @@ int main(int argc, char **argv) {
     read_from(MFQ_RAW);
     claimed_in();
     flushed();
+    truncated();
   }
   CHECK(foreign == 0 && others_before == others_after);
   a_foreign_fault_goes_to_the_host();

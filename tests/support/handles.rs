@@ -46,10 +46,11 @@ pub struct How {
     pub format: u32,
     pub filler: u32,
     pub file_size: u64,
+    pub mode: u32,
 }
 
-pub const RECORD: How = How { format: MFQ_RECORD, filler: MFQ_FILLER_ZERO, file_size: 4096 };
-pub const RAW: How = How { format: MFQ_RAW, filler: MFQ_FILLER_ZERO, file_size: 4096 };
+pub const RECORD: How = How { format: MFQ_RECORD, filler: MFQ_FILLER_ZERO, file_size: 4096, mode: MFQ_MMAP };
+pub const RAW: How = How { format: MFQ_RAW, ..RECORD };
 
 // SAFETY, for all of it: every pointer leads to a value that lives until the call returns, and handles need none.
 impl Queue {
@@ -60,6 +61,7 @@ impl Queue {
             mfq_options_init(options.as_mut_ptr(), size_of::<mfq_options_t>());
             let options = options.assume_init_mut();
             (options.format, options.filler, options.file_size) = (how.format, how.filler, how.file_size);
+            options.mode = how.mode;
             options.append_timeout_ms = 30_000;
             mfq_open(path.as_ptr(), options, queue)
         })
