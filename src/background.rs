@@ -128,5 +128,5 @@ impl Served for Queue {
 
 /// Of descriptors, memory or space: nothing was lost, and it may pass.
 fn is_a_shortage(error: &Error) -> bool {
-    matches!(error.status(), Status::NoSpace | Status::NoMemory) || matches!(error.errno(), libc::EMFILE | libc::ENFILE)
+    matches!(error.status(), Status::NoSpace | Status::NoMemory) || error.is_want_of_descriptors()
 }

@@ -66,6 +66,11 @@ impl Error {
         self.errno
     }
 
+    /// A file could not be opened: nothing was written, synced or lost.
+    pub(crate) fn is_want_of_descriptors(&self) -> bool {
+        matches!(self.errno, libc::EMFILE | libc::ENFILE)
+    }
+
     pub fn message(&self) -> &str {
         &self.message
     }

@@ -123,10 +123,14 @@ impl Queue {
     /// One thread at a time: the one whose turn it is.
     fn sync_to(&self, up_to: u64) -> Result<()> {
         // What the pages held may be gone after a failed sync, while they look clean: no second one can be trusted.
-        self.sync_range(self.positions.flushed(), up_to).inspect_err(|_| self.poison())?;
+        let poison = |cause: &Error| {
+            if !cause.is_want_of_descriptors() {
+                self.poison();
+            }
+        };
+        self.sync_range(self.positions.flushed(), up_to).inspect_err(poison)?;
         if self.policy.checkpoint_in_flush {
-            let written = self.write_checkpoint(up_to, false, &mut self.checkpoint.lock());
-            written.inspect_err(|_| self.poison())?;
+            self.write_checkpoint(up_to, false, &mut self.checkpoint.lock()).inspect_err(poison)?;
         }
         self.positions.advance_flushed(up_to);
         self.moved.notify();

@@ -168,6 +168,24 @@ fn writes_that_stop_half_way_go_on() {
 }
 
 #[test]
+fn a_flush_without_a_descriptor_to_spare_loses_nothing_and_can_be_tried_again() {
+    let _alone = alone();
+    for format in FORMATS {
+        let dir = scratch();
+        let queue = open(dir.path(), &staged(format));
+        let end = queue.append(b"a record").unwrap().end;
+        eventually("the look-ahead is done", || queue.stats().unwrap().files_created == 3);
+        queue.os.fail_all(Call::Open, Fault::Errno(libc::EMFILE));
+        let refused = queue.flush(end, within(GENEROUS_MS)).unwrap_err();
+        assert_eq!((refused.status(), refused.errno()), (Status::Io, libc::EMFILE));
+        assert_eq!(queue.offsets().unwrap().flushed, 0);
+        queue.os.heal();
+        queue.flush(end, within(GENEROUS_MS)).unwrap();
+        assert_eq!(queue.offsets().unwrap().flushed, end);
+    }
+}
+
+#[test]
 fn a_failed_write_poisons_and_nothing_behind_it_is_readable() {
     let _alone = alone();
     for format in FORMATS {
