@@ -1,5 +1,6 @@
 //! `kill -9` at any moment: every append that returned is there when the queue is opened again, and nothing else is but
-//! what was being appended.
+//! what was being appended. In STAGED that holds of what was committed; a truncation that returned stays, and one under
+//! way has happened, or not, or leaves a beginning of the log that reaches as far at least.
 //!
 //! A child process appends and flushes from several threads ([`support::crash`]). The parent kills it, opens the queue,
 //! and compares. `MFQ_KILL_CYCLES` says how often; 200 is the default. `MFQ_KILL_SEED` repeats what was chosen at
