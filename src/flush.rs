@@ -200,6 +200,20 @@ mod tests {
     use std::time::Duration;
 
     #[test]
+    fn a_flush_overtaken_by_a_truncation_says_how_far_it_came() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { file_size: 64 << 10, ..Options::default() };
+        let queue = Queue::open(os::native(), dir.path(), &options).unwrap();
+        let kept = queue.append(b"kept").unwrap();
+        let cut = queue.append(b"cut").unwrap();
+        let cuts = queue.files.table.cuts();
+        queue.truncate_after(kept.end).unwrap();
+        // Both steps of a flush, as if each had begun before.
+        assert_eq!(queue.flush_to(cut.end, cuts, Deadline::Never).unwrap_err().status(), Status::End);
+        assert_eq!(queue.sync_in_turn(cut.end, Deadline::Never).unwrap(), kept.end);
+    }
+
+    #[test]
     fn the_flush_thread_does_not_wait_for_what_a_truncation_has_taken_away() {
         let dir = tempfile::tempdir().unwrap();
         let options = Options { file_size: 64 << 10, ..Options::default() };

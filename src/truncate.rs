@@ -186,7 +186,7 @@ impl Queue {
         give_buffers_back(&ahead);
         // Nobody would make again what cannot be removed.
         self.remove(&ahead).inspect_err(|_| self.poison())?;
-        drop(ahead);
+        drop(ahead); // with their blocks, which the copy may need
         let copy = self.copy_what_stays(offset).inspect_err(|_| self.end_moved(end))?;
         Ok(Prepared { held, copy })
     }

@@ -7,7 +7,7 @@ use mfq::os::{Call, Fault, FaultyOs, native};
 use mfq::{Filler, FlushPolicy, Options, Status, Which};
 use std::fs;
 use std::io::Read;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Mutex;
 use std::thread::{self, Scope, ScopedJoinHandle};
 use support::*;
@@ -272,7 +272,6 @@ fn drain(fd: &OwnedFd) {
 
 #[test]
 fn a_started_flush_returns_at_once_and_the_event_descriptor_tells_its_end() {
-    use std::os::fd::AsRawFd;
     let _alone = alone();
     for options in both() {
         let dir = scratch();
@@ -303,6 +302,20 @@ fn a_started_flush_returns_at_once_and_the_event_descriptor_tells_its_end() {
         // SAFETY: takes integers only.
         assert_eq!(unsafe { libc::fcntl(fd, libc::F_GETFD) }, -1, "the queue's own is closed");
     }
+}
+
+#[test]
+fn a_truncation_that_moves_flushed_back_is_an_event() {
+    let _alone = alone();
+    let dir = scratch();
+    let queue = open(dir.path(), &record());
+    queue.append(b"durable, and then cut off").unwrap();
+    queue.flush(u64::MAX, within(GENEROUS_MS)).unwrap();
+    let fd = dup(queue.event_fd().unwrap());
+    assert!(!readable(fd.as_raw_fd(), 0));
+    queue.truncate_after(0).unwrap();
+    assert!(readable(fd.as_raw_fd(), 0));
+    assert_eq!(flushed(&queue), 0);
 }
 
 #[test]
