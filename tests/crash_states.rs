@@ -4,8 +4,8 @@
 //! truncation has taken away is there no more once it has returned; before, its beginning moves on whole or not at all,
 //! and its end lies where it was, at the cut, or in between.
 //!
-//! The short form samples; `MFQ_CRASH_STATES=<most per moment>` says how many combinations are tried at each moment
-//! (all there are, up to that).
+//! The short form samples, at every other moment; `MFQ_CRASH_STATES=<most per moment>` says how many combinations are
+//! tried at each (all there are, up to that).
 
 #[path = "support/rocketmq.rs"]
 mod rocketmq;
@@ -583,9 +583,12 @@ const GOES_ON: u8 = 0xFF;
 const CLOSED_AGAIN: u64 = 8;
 /// Of so many states one crashes again while it is recovered.
 const CRASHED_AGAIN: u64 = 128;
+/// The same of those that a kill leaves, of which there is one at each moment.
+const KILLED_AND_CRASHED: u64 = 16;
 
 impl Checker<'_> {
-    fn check(&mut self, image: &Image, cut: Cut, told: Told, dice: &mut Dice) {
+    /// Of a kill's image so much is `synced`; of a power cut's all of it.
+    fn check(&mut self, image: &Image, synced: &Image, cut: Cut, told: Told, dice: &mut Dice) {
         let mut hash = DefaultHasher::new();
         (image, cut, told).hash(&mut hash);
         if !self.seen.insert(hash.finish()) {
@@ -597,8 +600,9 @@ impl Checker<'_> {
         let queue = Queue::open(booted(boot), &path, &self.expected.options).unwrap();
         self.expected.check(&queue, cut, told);
         self.go_on(queue, boot, &path);
-        if self.states.is_multiple_of(CRASHED_AGAIN) {
-            self.crash_again(image, cut, told, boot, dice);
+        let each = if cut == Cut::Kill { KILLED_AND_CRASHED } else { CRASHED_AGAIN };
+        if dice.below(each) == 0 {
+            self.crash_again((image, synced), cut, told, boot, dice);
         }
     }
 
@@ -635,12 +639,21 @@ impl Checker<'_> {
 
     /// The power fails again, at each call of the recovery and behind it: nothing that was there is lost, and what is
     /// appended and flushed then is there, too.
-    fn crash_again(&mut self, image: &Image, cut: Cut, told: Told, boot: [u8; 16], dice: &mut Dice) {
+    fn crash_again(
+        &mut self,
+        (image, synced): (&Image, &Image),
+        cut: Cut,
+        told: Told,
+        boot: [u8; 16],
+        dice: &mut Dice,
+    ) {
         let path = self.restore(image);
         let root = path.parent().unwrap();
         let disk = SimDisk::new(root, boot);
+        disk.keep_unsynced(root, synced);
         disk.record();
         let queue = Queue::open(disk.clone(), &path, &self.expected.options).unwrap();
+        disk.returned.store(1, SeqCst);
         disk.operation("recovery");
         let recovered = Log::of(&queue);
         let at = queue.append(&self.goes_on()).unwrap();
@@ -660,7 +673,9 @@ impl Checker<'_> {
                 let context = format!("crashed again before {}", moment.before);
                 // What a kill leaves is in the page cache only, and the second crash takes that.
                 assert!(found.end() >= kept.min(recovered.end()), "{context}: {}", found.end());
-                assert_eq!(found.first, recovered.first, "{context}");
+                // Until the recovery of a kill is over, a truncation may be under way as it was then.
+                let moves = cut == Cut::Kill && moment.told.returned == 0 && found.first < recovered.first;
+                assert!(found.first == recovered.first || moves, "{context}: begins at {}", found.first);
                 if cut == Cut::Power {
                     assert_eq!(found.bytes[..recovered.bytes.len()], recovered.bytes, "{context}");
                 }
@@ -679,14 +694,14 @@ fn booted(boot: [u8; 16]) -> Arc<FaultyOs> {
     os
 }
 
-/// What is tried at each moment, at most about: a few seconds for each script in the short form.
-fn most_at_each_moment() -> u64 {
-    env::var("MFQ_CRASH_STATES").map_or(10, |most| most.parse().expect("MFQ_CRASH_STATES is a number"))
+/// What is tried at each moment, at most about, and at which of them: a few seconds for each script in the short form.
+fn most_at_each_moment() -> (u64, usize) {
+    env::var("MFQ_CRASH_STATES").map_or((10, 2), |most| (most.parse().expect("MFQ_CRASH_STATES is a number"), 1))
 }
 
 /// With a new script for each of `syncs`: the allocation thread's come in time, or late.
 fn every_crash_state_recovers(name: &str, syncs: &[bool], script: impl Fn(bool) -> Script) {
-    let most = most_at_each_moment();
+    let (most, each) = most_at_each_moment();
     let _watchdog = Watchdog::new(name, 300 + 60 * most);
     let keep = in_memory();
     let _runtime = support::open(keep.path(), &record()); // its thread need not be started for each state
@@ -697,12 +712,12 @@ fn every_crash_state_recovers(name: &str, syncs: &[bool], script: impl Fn(bool) 
         let (work, seen) = (in_memory(), HashSet::new());
         let mut checker = Checker { expected: &expected, work, seen, states: 0, second: 0 };
         let mut dice = Dice(SEED);
-        for (index, moment) in moments.iter().enumerate() {
+        for (index, moment) in moments.iter().enumerate().skip(usize::from(held)).step_by(each) {
             let told = moment.told;
             let context = OnPanic(format!("{name}, late syncs {held}, moment {index}: {}, {told:?}", moment.before));
-            checker.check(&moment.kill(), Cut::Kill, told, &mut dice);
+            checker.check(&moment.kill(), &moment.synced(), Cut::Kill, told, &mut dice);
             for image in moment.power_cuts(most, &mut dice).iter().chain(&torn(moment, most, &mut dice)) {
-                checker.check(image, Cut::Power, told, &mut dice);
+                checker.check(image, image, Cut::Power, told, &mut dice);
             }
             drop(context);
         }
@@ -712,7 +727,7 @@ fn every_crash_state_recovers(name: &str, syncs: &[bool], script: impl Fn(bool) 
             moments.len(),
             checker.second
         );
-        assert!(checker.states > 500, "{}", checker.states); // how many differ depends on when the flush thread writes
+        assert!(checker.states > 150, "{}", checker.states); // how many differ depends on when the flush thread writes
     }
 }
 

@@ -223,6 +223,18 @@ impl SimDisk {
         })
     }
 
+    /// The page cache has outlived a process: pages that differ from those of `synced` have not been synced.
+    pub fn keep_unsynced(&self, root: &Path, synced: &Image) {
+        let mut inner = self.lock();
+        for (path, bytes) in synced.iter().filter_map(|(path, bytes)| Some((path, bytes.as_ref()?))) {
+            let inode = fs::metadata(root.join(path)).expect("a file of the image").ino();
+            for (page, durable) in inner.pages(inode, 0..usize::MAX).zip(contents(bytes)) {
+                let now = std::mem::replace(&mut page.durable, durable);
+                page.since.extend((now != page.durable).then_some(now));
+            }
+        }
+    }
+
     /// Every system call from now on is a moment.
     pub fn record(&self) {
         self.lock().moments = Some(Vec::new());
@@ -466,6 +478,11 @@ impl Moment {
     /// What a kill of the process leaves: the page cache.
     pub fn kill(&self) -> Image {
         self.state.image(self.state.journal.len(), |_, _, page| newest(page).clone())
+    }
+
+    /// The same, of each page what was synced.
+    pub fn synced(&self) -> Image {
+        self.state.image(self.state.journal.len(), |_, _, page| page.durable.clone())
     }
 
     /// What a power cut may leave, at most about so many of it: every combination of what the pages changed by the last
