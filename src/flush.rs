@@ -200,7 +200,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_flush_overtaken_by_a_truncation_says_how_far_it_came() {
+    fn a_flush_overtaken_by_a_truncation_ends() {
         let dir = tempfile::tempdir().unwrap();
         let options = Options { file_size: 64 << 10, ..Options::default() };
         let queue = Queue::open(os::native(), dir.path(), &options).unwrap();
@@ -208,9 +208,9 @@ mod tests {
         let cut = queue.append(b"cut").unwrap();
         let cuts = queue.files.table.cuts();
         queue.truncate_after(kept.end).unwrap();
-        // Both steps of a flush, as if each had begun before.
+        // As if it had begun before.
         assert_eq!(queue.flush_to(cut.end, cuts, Deadline::Never).unwrap_err().status(), Status::End);
-        assert_eq!(queue.sync_in_turn(cut.end, Deadline::Never).unwrap(), kept.end);
+        assert_eq!(queue.positions.flushed(), kept.end);
     }
 
     #[test]
