@@ -4,8 +4,8 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::os::{heavy_barrier, light_barrier};
 use crate::pin;
-use parking_lot::{Condvar, Mutex};
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::parking_lot::{Condvar, Mutex};
 
 #[derive(Default)]
 pub(crate) struct Event {
@@ -94,5 +94,90 @@ mod tests {
             let waited = Event::default().wait(Deadline::after_ms(timeout_ms), || Ok(None::<()>));
             assert_eq!(waited.unwrap_err().status(), Status::Timeout);
         }
+    }
+}
+
+#[cfg(all(test, mfq_loom))]
+mod models {
+    use super::*;
+    use crate::sync::atomic::AtomicU64;
+    use crate::sync::{explore, thread};
+    use loom::sync::Arc;
+
+    #[derive(Default)]
+    struct Moving {
+        event: Event,
+        position: AtomicU64,
+    }
+
+    impl Moving {
+        fn step(&self) {
+            self.position.fetch_add(1, Ordering::Release);
+            self.event.notify();
+        }
+
+        fn wait_for(&self, wanted: u64) {
+            let look = || Ok((self.position.load(Ordering::Acquire) >= wanted).then_some(()));
+            self.event.wait(Deadline::Never, look).unwrap();
+        }
+    }
+
+    fn start(moving: &Arc<Moving>, act: impl FnOnce(&Moving) + 'static) -> loom::thread::JoinHandle<()> {
+        let moving = moving.clone();
+        thread::spawn(move || act(&moving))
+    }
+
+    #[test]
+    fn a_waiter_hears_of_every_step() {
+        explore(|| {
+            let moving = Arc::new(Moving::default());
+            let waiter = start(&moving, |moving| {
+                moving.wait_for(1);
+                moving.wait_for(2);
+            });
+            moving.step();
+            moving.step();
+            waiter.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_step_reaches_all_who_wait_for_it() {
+        explore(|| {
+            let moving = Arc::new(Moving::default());
+            let waiters = [(); 2].map(|()| start(&moving, |moving| moving.wait_for(1)));
+            moving.step();
+            waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn one_of_two_who_move_it_wakes_the_waiter() {
+        explore(|| {
+            let moving = Arc::new(Moving::default());
+            let mover = start(&moving, Moving::step);
+            let waiter = start(&moving, |moving| moving.wait_for(2));
+            moving.step();
+            mover.join().unwrap();
+            waiter.join().unwrap();
+        });
+    }
+
+    /// As a close does: the state it looks at is told by nothing but the wake.
+    #[test]
+    fn a_close_brings_out_who_waits_in_vain() {
+        explore(|| {
+            let (event, closed) = (Arc::new(Event::default()), Arc::new(AtomicBool::new(false)));
+            let waiter = {
+                let (event, closed) = (event.clone(), closed.clone());
+                thread::spawn(move || {
+                    let look = || if closed.load(Ordering::Relaxed) { Err(Error::closed()) } else { Ok(None::<()>) };
+                    assert_eq!(event.wait(Deadline::Never, look).unwrap_err().status(), Status::Closed);
+                })
+            };
+            closed.fetch_or(true, Ordering::SeqCst);
+            event.wake_all();
+            waiter.join().unwrap();
+        });
     }
 }

@@ -23,7 +23,7 @@
 //! | `event` `commit_order` | waiting for a position to move; RAW's writers one after the other |
 //! | `pin` | which handles of C are in use by a call |
 //! | `os` | every system call |
-//! | `error` `options` `stats` `report` `deadline` `give_way` `log` | used by all |
+//! | `error` `options` `stats` `report` `deadline` `give_way` `log` `sync` | used by all |
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
 compile_error!("libmfq is for Linux on 64-bit little-endian machines: its mappings, locks and offsets depend on it");
@@ -67,6 +67,7 @@ mod scan;
 mod sealed;
 mod staging;
 mod stats;
+mod sync;
 mod tail;
 mod truncate;
 mod turns;

@@ -19,10 +19,10 @@
 //! `light()`.
 
 use crate::os::{heavy_barrier, light_barrier};
+use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use crate::sync::{spin_loop, thread, thread_local};
 use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
-use std::thread;
 use std::time::Duration;
 
 /// A call on a reader or a file holds that and its queue.
@@ -40,8 +40,12 @@ struct Record {
 // SAFETY: `next` is never written once the record is shared.
 unsafe impl Sync for Record {}
 
-/// Records are never freed, so a close can walk the list while threads come and go.
+/// Records are never freed, so a close can walk the list while threads come and go. (Under loom a static is made anew
+/// for each execution, and cannot be a constant.)
+#[cfg(not(mfq_loom))]
 static RECORDS: AtomicPtr<Record> = AtomicPtr::new(ptr::null_mut());
+#[cfg(mfq_loom)]
+loom::lazy_static! { static ref RECORDS: AtomicPtr<Record> = AtomicPtr::new(ptr::null_mut()); }
 
 thread_local! {
     /// Without a destructor, so that it is there as long as the thread is.
@@ -53,7 +57,7 @@ struct GiveBack;
 
 impl Drop for GiveBack {
     fn drop(&mut self) {
-        if let Some(record) = MINE.take() {
+        if let Ok(Some(record)) = MINE.try_with(Cell::take) {
             record.in_use.store(false, Ordering::Release);
         }
     }
@@ -69,7 +73,7 @@ pub struct Pin {
 /// Writes the handle down. The caller has to look at the slot's state after this, and drop the pin if it is dead.
 #[inline(always)]
 pub fn pin<const CELL: usize>(handle: u64) -> Pin {
-    let pin = match MINE.get() {
+    let pin = match MINE.with(Cell::get) {
         Some(record) => Pin { cell: &record.cells[CELL], one_shot: None },
         None => first_pin(CELL),
     };
@@ -95,7 +99,7 @@ fn first_pin(cell: usize) -> Pin {
     // Touching it is what has its destructor run; after that has happened it can no longer be touched.
     let ending = GIVE_BACK.try_with(|_| ()).is_err();
     if !ending {
-        MINE.set(Some(record));
+        MINE.with(|mine| mine.set(Some(record)));
     }
     Pin { cell: &record.cells[cell], one_shot: ending.then_some(record) }
 }
@@ -109,7 +113,7 @@ fn free_record() -> Option<&'static Record> {
 fn new_record() -> &'static Record {
     let mut head = RECORDS.load(Ordering::Acquire);
     let record = Box::leak(Box::new(Record {
-        cells: [const { AtomicU64::new(0) }; CELLS],
+        cells: std::array::from_fn(|_| AtomicU64::new(0)),
         in_use: AtomicBool::new(true),
         next: head,
     }));
@@ -140,7 +144,7 @@ pub fn at_rest<T>(wait: impl FnOnce() -> T) -> T {
             }
         }
     }
-    let cell = MINE.get().map(|record| &record.cells[0]);
+    let cell = MINE.with(Cell::get).map(|record| &record.cells[0]);
     let _awake = Awake(cell.map(|cell| {
         let handle = cell.load(Ordering::Relaxed);
         cell.store(handle & AT_REST, Ordering::Release);
@@ -152,9 +156,9 @@ pub fn at_rest<T>(wait: impl FnOnce() -> T) -> T {
 /// Whether every call of other threads that used the handle when this one began has ended or come to rest since. It may
 /// say no where it could say yes: a call that takes its time is not waited for.
 pub fn is_unused(handle: u64) -> bool {
-    const PATIENCE: u32 = 200;
+    const PATIENCE: u32 = if cfg!(mfq_loom) { 2 } else { 200 }; // there each look multiplies what is to be tried
     heavy_barrier();
-    let mine = MINE.get();
+    let mine = MINE.with(Cell::get);
     let in_use = |record: &&Record| record.cells.iter().any(|cell| cell.load(Ordering::Acquire) == handle);
     let others = records().filter(|record| !mine.is_some_and(|mine| ptr::eq(mine, *record)));
     others.into_iter().all(|record| {
@@ -174,11 +178,138 @@ pub fn wait_for(handle: u64) {
         while record.cells.iter().any(|cell| cell.load(Ordering::Acquire) | !AT_REST == handle) {
             turn += 1;
             match turn {
-                ..100 => std::hint::spin_loop(),
+                ..100 => spin_loop(),
                 100..120 => thread::yield_now(),
                 // A call that has to come out of the disk: nobody is in a hurry any more.
                 _ => thread::sleep(Duration::from_micros((50u64 << (turn - 120).min(5)).min(1000))),
             }
         }
+    }
+}
+
+/// What the tables of handles and of files do with it: [`crate::capi`], [`crate::file_table`].
+#[cfg(all(test, mfq_loom))]
+mod models {
+    use super::*;
+    use crate::sync::explore;
+    use loom::cell::UnsafeCell;
+    use loom::sync::Arc;
+
+    const HANDLE: u64 = 17;
+    const DEAD: u64 = 0;
+
+    /// A handle's value: loom reports a race if it is used while it is taken away.
+    struct Slot {
+        state: AtomicU64,
+        value: UnsafeCell<u64>,
+    }
+
+    impl Slot {
+        fn open() -> Arc<Slot> {
+            Arc::new(Slot { state: AtomicU64::new(HANDLE), value: UnsafeCell::new(1) })
+        }
+
+        /// Whether the handle was still good.
+        fn call<const CELL: usize>(&self, inside: impl FnOnce()) -> bool {
+            let _pin = pin::<CELL>(HANDLE);
+            let live = self.state.load(Ordering::Acquire) == HANDLE;
+            if live {
+                inside();
+                self.use_value();
+            }
+            live
+        }
+
+        fn use_value(&self) {
+            // SAFETY: pinned, so nobody takes it away; loom checks it.
+            self.value.with(|value| assert_eq!(unsafe { *value }, 1, "used after the close"));
+        }
+
+        fn close(&self) {
+            self.state.compare_exchange(HANDLE, DEAD, Ordering::AcqRel, Ordering::Relaxed).unwrap();
+            heavy_barrier();
+            wait_for(HANDLE);
+            self.take_value();
+        }
+
+        fn take_value(&self) {
+            // SAFETY: no call is inside any more; loom checks it.
+            self.value.with_mut(|value| unsafe { *value = 0 });
+        }
+    }
+
+    #[test]
+    fn a_close_waits_for_the_calls_that_found_the_handle_good() {
+        explore(|| {
+            let slot = Slot::open();
+            let first = {
+                let slot = slot.clone();
+                thread::spawn(move || slot.call::<0>(|| ()))
+            };
+            let second = {
+                let slot = slot.clone();
+                thread::spawn(move || slot.call::<1>(|| ()))
+            };
+            slot.close();
+            first.join().unwrap();
+            second.join().unwrap();
+            assert!(!slot.call::<0>(|| ()), "the handle is closed for ever");
+        });
+    }
+
+    #[test]
+    fn a_close_waits_for_a_thread_that_calls_again() {
+        explore(|| {
+            let slot = Slot::open();
+            let caller = {
+                let slot = slot.clone();
+                thread::spawn(move || {
+                    let first = slot.call::<0>(|| ());
+                    assert!(first || !slot.call::<0>(|| ()), "good after it was bad");
+                })
+            };
+            slot.close();
+            caller.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_call_at_rest_is_still_waited_for_by_a_close() {
+        explore(|| {
+            let slot = Slot::open();
+            let caller = {
+                let slot = slot.clone();
+                thread::spawn(move || slot.call::<0>(|| at_rest(thread::yield_now)))
+            };
+            slot.close();
+            caller.join().unwrap();
+        });
+    }
+
+    /// A file that a truncation removed: `state` stands for the table, where calls find it.
+    #[test]
+    fn what_is_unused_no_call_looks_at_any_more() {
+        explore(|| {
+            let file = Slot::open();
+            let caller = {
+                let file = file.clone();
+                thread::spawn(move || {
+                    let _pin = pin::<0>(HANDLE);
+                    let look = || {
+                        if file.state.load(Ordering::Acquire) != DEAD {
+                            file.use_value();
+                        }
+                    };
+                    look();
+                    at_rest(thread::yield_now);
+                    look();
+                })
+            };
+            file.state.store(DEAD, Ordering::Release);
+            if is_unused(HANDLE) {
+                file.take_value();
+            }
+            caller.join().unwrap();
+        });
     }
 }

@@ -6,7 +6,8 @@
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use crate::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::PoisonError;
 use std::time::Instant;
 
 /// The standard library's condition: it wakes all its waiters by one system call, where parking_lot's hands them on to
@@ -159,5 +160,125 @@ mod tests {
             assert_eq!(led, [1], "one of them led, for all three");
         });
         assert_eq!(position.into_inner(), 5);
+    }
+}
+
+#[cfg(all(test, mfq_loom))]
+mod models {
+    use super::*;
+    use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+    use crate::sync::{explore, thread};
+    use loom::sync::Arc;
+
+    /// A queue, as far as its flushes concern.
+    #[derive(Default)]
+    struct Flushing {
+        turns: Turns,
+        flushed: AtomicU64,
+        syncing: AtomicBool,
+        failed: AtomicBool,
+    }
+
+    impl Flushing {
+        /// What a flush does; `sync` says whether its sync succeeds.
+        fn flush(&self, up_to: u64, sync: impl Fn() -> bool) -> Result<()> {
+            let done = || match self.flushed.load(Acquire) >= up_to {
+                true => Ok(true),
+                false if self.failed.load(Relaxed) => Err(Error::closed()),
+                false => Ok(false),
+            };
+            let Some(turn) = self.turns.enter(up_to, Deadline::Never, done)? else { return Ok(()) };
+            assert!(!self.syncing.swap(true, Relaxed), "two lead at once");
+            let before = self.flushed.load(Relaxed);
+            assert!(before < turn.wanted, "a turn that nobody needs");
+            let synced = sync();
+            if synced {
+                self.flushed.store(turn.wanted, Release);
+            } else {
+                self.end();
+            }
+            self.syncing.store(false, Relaxed);
+            drop(turn);
+            if synced { Ok(()) } else { Err(Error::closed()) }
+        }
+
+        /// Poisons or closes it.
+        fn end(&self) {
+            self.failed.fetch_or(true, SeqCst);
+            self.turns.wake_all();
+        }
+
+        fn reached(&self, up_to: u64) -> bool {
+            self.flushed.load(Acquire) >= up_to
+        }
+    }
+
+    type Flusher<T> = loom::thread::JoinHandle<T>;
+
+    fn start<T: 'static>(flushing: &Arc<Flushing>, act: impl FnOnce(&Flushing) -> T + 'static) -> Flusher<T> {
+        let flushing = flushing.clone();
+        thread::spawn(move || act(&flushing))
+    }
+
+    #[test]
+    fn every_flush_comes_back_with_its_end_reached() {
+        explore(|| {
+            let flushing = Arc::new(Flushing::default());
+            let others = [2, 3].map(|up_to| {
+                start(&flushing, move |flushing| {
+                    flushing.flush(up_to, || true).unwrap();
+                    assert!(flushing.reached(up_to));
+                })
+            });
+            flushing.flush(1, || true).unwrap();
+            others.into_iter().for_each(|other| other.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn whoever_flushes_again_forgets_nobody() {
+        explore(|| {
+            let flushing = Arc::new(Flushing::default());
+            let other = start(&flushing, |flushing| {
+                flushing.flush(1, || true).unwrap();
+                flushing.flush(3, || true).unwrap();
+            });
+            flushing.flush(2, || true).unwrap();
+            flushing.flush(4, || true).unwrap();
+            other.join().unwrap();
+            assert!(flushing.reached(4));
+        });
+    }
+
+    #[test]
+    fn a_leader_whose_sync_fails_brings_everybody_out() {
+        explore(|| {
+            let flushing = Arc::new(Flushing::default());
+            let others = [2, 3].map(|up_to| start(&flushing, move |flushing| flushing.flush(up_to, || true)));
+            let led = flushing.flush(1, || false);
+            let others = others.map(|other| other.join().unwrap());
+            assert_eq!(led.is_ok(), flushing.reached(1));
+            assert_eq!(others.map(|other| other.is_ok()), [2, 3].map(|up_to| flushing.reached(up_to)));
+        });
+    }
+
+    #[test]
+    fn a_close_brings_out_who_waits_for_a_leader() {
+        explore(|| {
+            let flushing = Arc::new(Flushing::default());
+            let leads = Arc::new(AtomicBool::new(false));
+            let leader = {
+                let leads = leads.clone();
+                start(&flushing, move |flushing| {
+                    let turn = flushing.turns.enter(1, Deadline::Never, || Ok(false)).unwrap().unwrap();
+                    leads.store(true, Release);
+                    std::mem::forget(turn); // its sync hangs
+                })
+            };
+            leader.join().unwrap();
+            let waiter = start(&flushing, |flushing| flushing.flush(1, || true));
+            flushing.end();
+            assert!(waiter.join().unwrap().is_err());
+        });
     }
 }

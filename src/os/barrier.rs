@@ -6,8 +6,9 @@
 //! (seccomp, kernels before 4.14, valgrind) both sides are full fences; and with `--cfg mfq_fenced`, for tools that see
 //! fences but not that call.
 
+use crate::sync::atomic::fence;
 use once_cell::sync::Lazy;
-use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
+use std::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 
 const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
 const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
@@ -15,7 +16,7 @@ const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
 /// True once the kernel has agreed. Until then light barriers are full ones, which is always right.
 static ASYMMETRIC: AtomicBool = AtomicBool::new(false);
 static REGISTERED: Lazy<bool> = Lazy::new(|| {
-    let agreed = !cfg!(any(miri, mfq_fenced)) && membarrier(REGISTER_PRIVATE_EXPEDITED);
+    let agreed = !cfg!(any(miri, mfq_fenced, mfq_loom)) && membarrier(REGISTER_PRIVATE_EXPEDITED);
     ASYMMETRIC.store(agreed, Ordering::SeqCst);
     agreed
 });
