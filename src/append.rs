@@ -2,24 +2,24 @@
 //!
 //! RECORD: see [`crate::place`]; a record is published by one store of its commit word.
 //!
-//! RAW: space in a file is given away by moving its counter. The one writer whose move crosses the end fills the rest
-//! and rolls; those behind it find the counter past the end and go to the next file. Bytes become committed in the
-//! order they were given away, so an append returns after the copies before its own.
+//! RAW: see [`crate::reserve`]; a record is committed when those before it are.
 //!
 //! What both go through is inlined by force: out of line, its results go through memory, and an append of 64 bytes in RAW
 //! takes 398 instructions instead of 282 (callgrind).
 
-use crate::commit_order::{Copied, Turn};
+use crate::commit_order::{CommitOrder, Copied};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
+use crate::event::Event;
 use crate::frame::Frame;
-use crate::give_way::give_way;
-use crate::mapped_file::MappedFile;
 use crate::options::{Filler, Format};
 use crate::place::{Log, place};
+use crate::positions::Positions;
 use crate::queue::{Queue, Span};
 use crate::raw;
 use crate::record::{HEADER_BYTES, frame_bytes, step};
+use crate::reserve::{RawLog, commit_in_turn, reserve};
+use crate::sync::atomic::AtomicU64;
 use crate::words::Words;
 use parking_lot::RwLockReadGuard;
 use std::cell::Cell;
@@ -125,7 +125,7 @@ impl Queue {
     /// Gives out the next `bytes` of the log, claimed.
     #[inline(always)]
     pub(crate) fn place_frame(&self, bytes: u32) -> Result<Frame<'_>> {
-        let appending = Appending { queue: self, deadline: Cell::new(None) };
+        let appending = Appending::to(self);
         let (words, at) = place(&appending, bytes)?;
         if appending.deadline.get().is_some() {
             self.check_not_poisoned()?; // it has rolled, and the padding before it may be lost
@@ -143,7 +143,9 @@ impl Queue {
 
     #[inline(always)]
     fn append_raw<'a>(&self, len: usize, records: u64, parts: impl Iterator<Item = &'a [u8]>) -> Result<Span> {
-        let (file, at) = self.reserve_raw(len, &Cell::new(None))?;
+        self.check_raw_len(len)?;
+        let appending = Appending::to(self);
+        let (Words { file, .. }, at) = reserve(&appending, len as u64)?;
         let mut to = at;
         for part in parts {
             // SAFETY: the range was given to this call alone, and is not committed.
@@ -152,137 +154,14 @@ impl Queue {
         }
         self.check_intact(file, at, len as u64)?;
         let offset = file.start() + at;
-        self.commit_in_turn(offset, Copied { len: len as u64, records })?;
         let end = offset + len as u64;
+        commit_in_turn(&appending, offset, Copied { len: len as u64, records })?;
         self.published(end);
         Ok(Span { offset, end })
     }
 
-    /// A range of `len` bytes in one file, rolling where it does not fit.
-    #[inline(always)]
-    fn reserve_raw(&self, len: usize, deadline: &Cell<Option<Deadline>>) -> Result<(&MappedFile, u64)> {
-        self.check_raw_len(len)?;
-        loop {
-            if let Some(file) = self.raw_file_with_room(deadline)? {
-                let reserved = file.start() + raw::position(file.reserved().load(Ordering::Relaxed));
-                if self.positions.wrote() != reserved {
-                    give_way(|| self.positions.wrote());
-                }
-                let at = self.add_raw(file, len)?;
-                if at + len as u64 <= raw::limit(&self.meta) {
-                    return Ok((file, at));
-                }
-                self.fill_raw(file, at)?;
-            }
-        }
-    }
-
     pub(crate) fn check_raw_len(&self, len: usize) -> Result<()> {
         if len as u64 <= raw::limit(&self.meta) { Ok(()) } else { Err(self.too_large(len)) }
-    }
-
-    /// The last file, unless nothing can be added to it any more: then there is a new last file, and the caller looks
-    /// again. The counter is looked at before it is added to, so that it never overflows, whoever tries how often.
-    #[inline(always)]
-    pub(crate) fn raw_file_with_room(&self, deadline: &Cell<Option<Deadline>>) -> Result<Option<&MappedFile>> {
-        if let Some(file) = self.files.table.last()
-            && self.has_room(file)?
-        {
-            return Ok(Some(file));
-        }
-        // Looked at again, as a truncation that was under way made the last file look full, whether it is or not.
-        let _still = self.hold_still(|| deadline_of(self, deadline))?;
-        let last = self.files.table.last();
-        if let Some(file) = last
-            && self.has_room(file)?
-        {
-            return Ok(Some(file));
-        }
-        let next = self.next_file(last, deadline_of(self, deadline))?;
-        self.files.table.set_last(next);
-        Ok(None)
-    }
-
-    #[inline]
-    fn has_room(&self, file: &MappedFile) -> Result<bool> {
-        match file.reserved().load(Ordering::Acquire) {
-            counter if counter & raw::EXCLUSIVE != 0 => Err(busy()),
-            counter => Ok(counter <= raw::limit(&self.meta)),
-        }
-    }
-
-    /// The position this thread was given, which may be too far for `len` bytes to fit. A position at or below the
-    /// limit from which they do not fit is given to one thread only: it fills the file.
-    #[inline(always)]
-    pub(crate) fn add_raw(&self, file: &MappedFile, len: usize) -> Result<u64> {
-        // Not a plain addition: beside an open claim it would push the counter over space that nobody fills, and
-        // whoever looks at it meanwhile (`reserved`, a claim that begins) would take that for given away.
-        let add = |counter: u64| (counter & raw::EXCLUSIVE == 0).then_some(counter + len as u64);
-        file.reserved().fetch_update(Ordering::AcqRel, Ordering::Acquire, add).map_err(|_| busy())
-    }
-
-    /// Fills a file from the position from which its crossing writer did not fit; does nothing for those behind it.
-    pub(crate) fn fill_raw(&self, file: &MappedFile, at: u64) -> Result<()> {
-        if at > raw::limit(&self.meta) {
-            return Ok(());
-        }
-        let rest = file.size() - at;
-        if rest == 0 {
-            return Ok(()); // this turn is the next file's first writer's: `wrote` need not stand still until it is seen here
-        }
-        if self.meta.filler == Filler::RocketMq {
-            // SAFETY: the range was given to this thread when it crossed the limit, and is not committed.
-            unsafe { file.write(at, &raw::blank(rest)) };
-            self.check_intact(file, at, rest)?;
-        }
-        // Zeros are there already.
-        self.commit_in_turn(file.start() + at, Copied { len: rest, records: 0 })?;
-        self.moved.notify();
-        Ok(())
-    }
-
-    /// Commits what was copied to `offset`, once everything before it is committed.
-    #[inline(always)]
-    fn commit_in_turn(&self, offset: u64, copied: Copied) -> Result<()> {
-        match self.positions.wrote() == offset || self.wait_turn(offset, Some(copied))? == Turn::Mine {
-            true => self.commit_raw_records(offset + copied.len, copied.records, copied.bytes()),
-            false => Ok(()),
-        }
-    }
-
-    /// For the writer whose turn it is; ends the turn.
-    #[inline(always)]
-    pub(crate) fn commit_raw_records(&self, end: u64, records: u64, bytes: u64) -> Result<()> {
-        let commit = |end, records, bytes| {
-            // Plain additions: turns come one after the other.
-            let counters = &self.files.counters;
-            counters.appends.store(counters.appends.load(Ordering::Relaxed) + records, Ordering::Relaxed);
-            counters.bytes.store(counters.bytes.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
-            self.commit_raw(end)
-        };
-        commit(end, records, bytes)?;
-        self.commit_order.reached(end, commit);
-        Ok(())
-    }
-
-    /// Returns when `committed` is exactly `offset`, all copies before it are done: or another writer has taken the turn
-    /// and committed what was `copied`. In a poisoned queue a copy may never be done, and then none behind it is
-    /// committed.
-    #[cold]
-    pub(crate) fn wait_turn(&self, offset: u64, copied: Option<Copied>) -> Result<Turn> {
-        // The writers before this one are copying: a copy takes some ten to some hundred nanoseconds, a sleep and a
-        // wake several thousand. So a sleep is for those that lost their processor, or wait for the disk in a page
-        // fault.
-        for _ in 0..200 {
-            if self.positions.wrote() == offset {
-                return Ok(Turn::Mine);
-            }
-            std::hint::spin_loop();
-        }
-        self.commit_order.wait(offset, copied, || match self.positions.wrote() == offset {
-            true => Ok(true),
-            false => self.check_not_poisoned().map(|()| false),
-        })
     }
 }
 
@@ -295,22 +174,25 @@ pub(crate) fn empty_raw_record() -> Error {
     Error::new(Status::Invalid, "len is 0, and a RAW queue has no empty records")
 }
 
-#[cold]
-pub(crate) fn busy() -> Error {
-    Error::new(Status::Busy, "a claim is open, and in RAW it excludes other appends and claims")
-}
-
-/// When the append that began now has to give up; the clock is read at the first wait only.
-fn deadline_of(queue: &Queue, deadline: &Cell<Option<Deadline>>) -> Deadline {
-    let at = deadline.get().unwrap_or_else(|| Deadline::after_ms(queue.append_timeout_ms));
-    deadline.set(Some(at));
-    at
-}
-
 /// One append's view of the log.
-struct Appending<'q> {
+pub(crate) struct Appending<'q> {
     queue: &'q Queue,
+    /// The clock is read at the first wait only.
     deadline: Cell<Option<Deadline>>,
+}
+
+impl<'q> Appending<'q> {
+    #[inline(always)]
+    pub fn to(queue: &'q Queue) -> Appending<'q> {
+        Appending { queue, deadline: Cell::new(None) }
+    }
+
+    /// When the append that began now has to give up.
+    fn deadline(&self) -> Deadline {
+        let at = self.deadline.get().unwrap_or_else(|| Deadline::after_ms(self.queue.append_timeout_ms));
+        self.deadline.set(Some(at));
+        at
+    }
 }
 
 impl<'q> Log for Appending<'q> {
@@ -319,7 +201,7 @@ impl<'q> Log for Appending<'q> {
     type Still = RwLockReadGuard<'q, ()>;
 
     fn hold_still(&self) -> Result<RwLockReadGuard<'q, ()>> {
-        self.queue.hold_still(|| deadline_of(self.queue, &self.deadline))
+        self.queue.hold_still(|| self.deadline())
     }
 
     #[inline]
@@ -328,11 +210,71 @@ impl<'q> Log for Appending<'q> {
     }
 
     fn next(&self, full: Option<Words<'q>>) -> Result<Words<'q>> {
-        let file = self.queue.next_file(full.map(|words| words.file), deadline_of(self.queue, &self.deadline))?;
+        let file = self.queue.next_file(full.map(|words| words.file), self.deadline())?;
         Ok(self.queue.words(file))
     }
 
     fn advance(&self, next: Words<'q>) {
         self.queue.files.table.set_last(next.file);
+    }
+}
+
+impl<'q> RawLog for Appending<'q> {
+    #[inline]
+    fn start(&self, words: Words<'q>) -> u64 {
+        words.file.start()
+    }
+
+    #[inline]
+    fn size(&self, words: Words<'q>) -> u64 {
+        words.file.size()
+    }
+
+    #[inline]
+    fn limit(&self) -> u64 {
+        raw::limit(&self.queue.meta)
+    }
+
+    #[inline]
+    fn counter<'f>(&'f self, words: &'f Words<'q>) -> &'f AtomicU64 {
+        words.file.reserved()
+    }
+
+    fn fill(&self, Words { file, .. }: Words<'q>, rest: u64) -> Result<()> {
+        if self.queue.meta.filler == Filler::Zero {
+            return Ok(()); // zeros are there already
+        }
+        let at = file.size() - rest;
+        // SAFETY: the range was given to this thread when it crossed the limit, and is not committed.
+        unsafe { file.write(at, &raw::blank(rest)) };
+        self.queue.check_intact(file, at, rest)
+    }
+
+    #[inline(always)]
+    fn commit(&self, end: u64, records: u64, bytes: u64) -> Result<()> {
+        // Plain additions: turns come one after the other.
+        let counters = &self.queue.files.counters;
+        counters.appends.store(counters.appends.load(Ordering::Relaxed) + records, Ordering::Relaxed);
+        counters.bytes.store(counters.bytes.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
+        self.queue.commit_raw(end)
+    }
+
+    #[inline]
+    fn commit_order(&self) -> &CommitOrder {
+        &self.queue.commit_order
+    }
+
+    #[inline]
+    fn positions(&self) -> &Positions {
+        &self.queue.positions
+    }
+
+    #[inline]
+    fn moved(&self) -> &Event {
+        &self.queue.moved
+    }
+
+    fn check_not_poisoned(&self) -> Result<()> {
+        self.queue.check_not_poisoned()
     }
 }

@@ -5,17 +5,17 @@
 //!
 //! Commit, abort and close each take the claim out of the table of open ones: whoever gets it decides.
 
-use crate::append::empty_raw_record;
+use crate::append::{Appending, empty_raw_record};
 use crate::error::{Error, Result, Status};
 use crate::frame::Frame;
 use crate::mapped_file::MappedFile;
 use crate::options::Format;
 use crate::queue::{Queue, Span};
-use crate::raw;
 use crate::record::{HEADER_BYTES, frame_bytes, step};
+use crate::reserve::{commit, let_in, reserve_alone};
 use crate::stats::Stats;
+use crate::words::Words;
 use parking_lot::Mutex;
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -147,7 +147,7 @@ impl Queue {
                 self.publish_padding(frame);
                 self.published(frame.end());
             }
-            Format::Raw => file.reserved().store(at, Ordering::Release),
+            Format::Raw => let_in(file.reserved(), at),
         }
     }
 
@@ -201,22 +201,8 @@ impl Queue {
         }
         self.check_raw_len(len)?;
         let buffer = zeroed(len)?;
-        let deadline = Cell::new(None);
-        let (file, at) = loop {
-            let Some(file) = self.raw_file_with_room(&deadline)? else { continue };
-            let counter = raw::position(file.reserved().load(Ordering::Acquire));
-            if counter + len as u64 > raw::limit(&self.meta) {
-                let at = self.add_raw(file, len)?; // at or behind `counter`, so it does not fit there either
-                self.fill_raw(file, at)?;
-                continue;
-            }
-            let excluding = counter | raw::EXCLUSIVE;
-            if file.reserved().compare_exchange(counter, excluding, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                break (file, counter);
-            }
-        };
+        let (Words { file, .. }, at) = reserve_alone(&Appending::to(self), len as u64)?;
         let offset = file.start() + at;
-        self.wait_turn(offset, None)?; // for the appends that were given space before
         let mut open = Open {
             queue: self.files.generation,
             file: self.files.table.find(offset).expect("the last file is in the table"),
@@ -239,8 +225,8 @@ impl Queue {
         unsafe { open.file.write(open.at, &buffer[..len]) };
         self.check_intact(&open.file, open.at, len as u64)?;
         let span = Span { offset: open.file.start() + open.at, end: open.file.start() + end };
-        self.commit_raw_records(span.end, 1, len as u64)?;
-        open.file.reserved().store(end, Ordering::Release);
+        commit(&Appending::to(self), span.end, 1, len as u64)?;
+        let_in(open.file.reserved(), end);
         self.published(span.end);
         Ok(span)
     }

@@ -7,9 +7,9 @@
 use crate::error::Result;
 use crate::os::{heavy_barrier, light_barrier};
 use crate::pin;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// What a writer has copied and wants committed.
@@ -161,7 +161,7 @@ impl Drop for Served<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(mfq_loom)))]
 mod tests {
     use super::*;
     use crate::error::{Error, Status};

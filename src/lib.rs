@@ -13,7 +13,7 @@
 //! | `scan` `walk` | where a log ends: in RECORD, in RAW |
 //! | `queue` | what an open queue is, and how it goes from one file to the next |
 //! | `staging` `words` | how STAGED's bytes get to the files; a file's commit words, and how far they are whole |
-//! | `place` `frame` | how writers share the end of the log; one frame in its file |
+//! | `place` `reserve` `frame` | how writers share the end of the log, in RECORD and in RAW; one frame in its file |
 //! | `record` `raw` `rocketmq` | the bytes of RECORD, of RAW, of RocketMQ's messages |
 //! | `allocate` `runtime` | who makes files, in which order; what the process has once |
 //! | `queue_files` `file_table` `positions` | one queue's files; which holds an offset; how far they are written |
@@ -61,6 +61,7 @@ mod reader;
 mod record;
 mod recovery;
 mod report;
+mod reserve;
 mod rocketmq;
 mod runtime;
 mod scan;

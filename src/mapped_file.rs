@@ -14,6 +14,7 @@
 
 use crate::os::{Advice, Kept, MmapRaw, Os, Watched, read_all, write_all};
 use crate::pool::Buffer;
+use crate::sync;
 use parking_lot::RwLock;
 use std::io;
 use std::mem::MaybeUninit;
@@ -46,7 +47,7 @@ fn fetch_for_writing(at: *const u8, len: usize) {
 
 /// On a cache line of its own: every append writes it, every reader reads its neighbours.
 #[repr(align(64))]
-struct Reserved(AtomicU64);
+struct Reserved(sync::atomic::AtomicU64);
 
 pub struct MappedFile {
     start: u64,
@@ -70,7 +71,7 @@ struct Staged {
 impl MappedFile {
     /// `map` covers the whole file, whose first byte has the queue offset `start`.
     pub(crate) fn new(os: Arc<dyn Os>, start: u64, map: MmapRaw) -> MappedFile {
-        let reserved = Reserved(AtomicU64::new(0));
+        let reserved = Reserved(sync::atomic::AtomicU64::new(0));
         let watched = Watched::new(&map);
         MappedFile { start, watched, map, os, entry_durable: AtomicBool::new(false), staged: None, reserved }
     }
@@ -134,7 +135,7 @@ impl MappedFile {
 
     /// RECORD: where the search for the end of the log begins; may be stale, never past the end. RAW: bytes given
     /// away, past the size once the file is full.
-    pub(crate) fn reserved(&self) -> &AtomicU64 {
+    pub(crate) fn reserved(&self) -> &sync::atomic::AtomicU64 {
         &self.reserved.0
     }
 

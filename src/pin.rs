@@ -20,7 +20,7 @@
 
 use crate::os::{heavy_barrier, light_barrier};
 use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
-use crate::sync::{spin_loop, thread, thread_local};
+use crate::sync::{looks, spin_loop, thread, thread_local};
 use std::cell::Cell;
 use std::ptr;
 use std::time::Duration;
@@ -156,7 +156,7 @@ pub fn at_rest<T>(wait: impl FnOnce() -> T) -> T {
 /// Whether every call of other threads that used the handle when this one began has ended or come to rest since. It may
 /// say no where it could say yes: a call that takes its time is not waited for.
 pub fn is_unused(handle: u64) -> bool {
-    const PATIENCE: u32 = if cfg!(mfq_loom) { 2 } else { 200 }; // there each look multiplies what is to be tried
+    const PATIENCE: u32 = looks(200);
     heavy_barrier();
     let mine = MINE.with(Cell::get);
     let in_use = |record: &&Record| record.cells.iter().any(|cell| cell.load(Ordering::Acquire) == handle);
@@ -279,7 +279,7 @@ mod models {
             let slot = Slot::open();
             let caller = {
                 let slot = slot.clone();
-                thread::spawn(move || slot.call::<0>(|| at_rest(thread::yield_now)))
+                thread::spawn(move || slot.call::<0>(|| at_rest(|| ())))
             };
             slot.close();
             caller.join().unwrap();
@@ -301,7 +301,7 @@ mod models {
                         }
                     };
                     look();
-                    at_rest(thread::yield_now);
+                    at_rest(|| ());
                     look();
                 })
             };

@@ -30,7 +30,7 @@ pub(crate) trait CommitWords {
 
 /// The files of the log, as far as its end concerns.
 pub(crate) trait Log {
-    type File: CommitWords + Copy;
+    type File: Copy;
     type Error;
     type Still;
 
@@ -45,7 +45,7 @@ pub(crate) trait Log {
 
 /// Places a claimed frame at the end of the log, in the next file where it does not fit in the last.
 #[inline(always)]
-pub(crate) fn place<L: Log>(log: &L, frame_bytes: u32) -> Result<(L::File, u64), L::Error> {
+pub(crate) fn place<L: Log<File: CommitWords>>(log: &L, frame_bytes: u32) -> Result<(L::File, u64), L::Error> {
     loop {
         if let Some(file) = log.last()
             && let Some(at) = place_in(&file, frame_bytes)

@@ -1,7 +1,7 @@
 //! How far the queue is written, committed and flushed.
 
 use crate::mapped_file::MappedFile;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Each only grows, but for a truncation. Kept apart from the queue, so that a held file still answers after the queue
 /// is closed.

@@ -20,7 +20,6 @@
 //! **The beginning.** The checkpoint names the new first file, then the files before it are removed: an open removes
 //! those that are left.
 
-use crate::append::busy;
 use crate::checkpoint::Checkpoint;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -31,6 +30,7 @@ use crate::place::{place_rest, walk_whole};
 use crate::queue::Queue;
 use crate::raw;
 use crate::record::step;
+use crate::reserve::busy;
 use crate::staging::Held;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -167,7 +167,7 @@ mod tests {
 mod models {
     use super::*;
     use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
-    use crate::sync::{explore, thread};
+    use crate::sync::{explore, explore_up_to, thread};
     use loom::sync::Arc;
 
     /// A queue, as far as its flushes concern.
@@ -232,6 +232,18 @@ mod models {
             });
             flushing.flush(1, || true).unwrap();
             others.into_iter().for_each(|other| other.join().unwrap());
+        });
+    }
+
+    /// One leads, one leads next, and two are served by that.
+    #[test]
+    fn four_flushes_share_turns_and_none_of_them_is_left_asleep() {
+        explore_up_to(2, || {
+            let flushing = Arc::new(Flushing::default());
+            let others = [2, 3, 4].map(|up_to| start(&flushing, move |flushing| flushing.flush(up_to, || true)));
+            flushing.flush(1, || true).unwrap();
+            others.into_iter().for_each(|other| other.join().unwrap().unwrap());
+            assert!(flushing.reached(4));
         });
     }
 

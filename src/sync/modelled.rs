@@ -68,6 +68,10 @@ pub(crate) mod parking_lot {
         pub(crate) fn notify_all(&self) {
             self.0.notify_all();
         }
+
+        pub(crate) fn notify_one(&self) {
+            self.0.notify_one();
+        }
     }
 
     impl WaitTimeoutResult {
@@ -77,9 +81,14 @@ pub(crate) mod parking_lot {
     }
 }
 
-/// Tries everything up to so many preemptions; `LOOM_MAX_PREEMPTIONS` says otherwise (see [`crate::place`]).
+/// Tries everything up to three preemptions; `LOOM_MAX_PREEMPTIONS` says otherwise (see [`crate::place`]).
 pub(crate) fn explore(model: impl Fn() + Sync + Send + 'static) {
+    explore_up_to(3, model);
+}
+
+/// The same up to `preemptions`, for models that would take minutes.
+pub(crate) fn explore_up_to(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(3));
+    builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
     builder.check(model);
 }
