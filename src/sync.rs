@@ -21,7 +21,8 @@ mod modelled;
 #[cfg(mfq_loom)]
 pub(crate) use modelled::*;
 
-/// How often a thread looks before it waits in another way: under loom once, as each look multiplies what is to be tried.
+/// How often a thread looks before it waits in another way: under loom once, as each look multiplies what is to be tried,
+/// and a spin in between has the others run first.
 pub(crate) const fn looks(times: u32) -> u32 {
     if cfg!(mfq_loom) { 1 } else { times }
 }

@@ -4,7 +4,7 @@
 //! membarrier(2) with PRIVATE_EXPEDITED runs a full fence on every processor that runs a thread of this process, so
 //! the light side needs a compiler fence only (measured: 0.3 ns against 4.7 ns for a full one). Where it is refused
 //! (seccomp, kernels before 4.14, valgrind) both sides are full fences; and with `--cfg mfq_fenced`, for tools that see
-//! fences but not that call.
+//! fences but not that call (under Miri and loom always).
 
 use crate::sync::atomic::fence;
 use once_cell::sync::Lazy;
