@@ -410,10 +410,11 @@ mod models {
 
     #[test]
     fn a_claim_keeps_others_out_and_takes_back_what_it_does_not_use() {
-        for committed in [0, 1] {
+        // One has room for the claim behind it, one has not.
+        for (len, committed) in [(1, 0), (1, 1), (3, 0), (3, 1)] {
             explore(move || {
                 let log = ModelLog::new(FILE_BYTES);
-                let other = start(&log, |log| log.append(1, 3));
+                let other = start(&log, move |log| log.append(1, len));
                 let claimed = log.claim(2, 2, committed);
                 let appended = other.join().unwrap();
                 assert!(claimed.is_ok(), "only claims keep claims out");
