@@ -178,6 +178,7 @@ pub(crate) fn busy() -> Error {
 mod models {
     use super::*;
     use crate::sync::atomic::{AtomicBool, AtomicUsize};
+    use crate::deadline::Deadline;
     use crate::sync::{explore, explore_up_to, thread};
     use loom::cell::UnsafeCell;
     use loom::sync::Arc;
