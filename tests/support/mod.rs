@@ -13,6 +13,47 @@ use std::process::{Command, Output};
 
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
+/// The functions of the header, in the order of the alphabet.
+pub const EXPORTED: [&str; 37] = [
+    "mfq_abi_version",
+    "mfq_abort",
+    "mfq_append",
+    "mfq_append_batch",
+    "mfq_appendv",
+    "mfq_claim",
+    "mfq_close",
+    "mfq_commit",
+    "mfq_event_fd",
+    "mfq_file_info",
+    "mfq_file_release",
+    "mfq_find",
+    "mfq_flush",
+    "mfq_flush_start",
+    "mfq_get_last",
+    "mfq_install_sigbus_guard",
+    "mfq_last_errno",
+    "mfq_last_error",
+    "mfq_offsets",
+    "mfq_open",
+    "mfq_options_init",
+    "mfq_read",
+    "mfq_reader_close",
+    "mfq_reader_next",
+    "mfq_reader_open",
+    "mfq_reader_seek",
+    "mfq_recovery",
+    "mfq_set_log",
+    "mfq_stats",
+    "mfq_strerror",
+    "mfq_truncate_after",
+    "mfq_truncate_before",
+    "mfq_version",
+    "mfq_view",
+    "mfq_view_release",
+    "mfq_wait",
+    "mfq_walk_rocketmq",
+];
+
 /// Where cargo put the libmfq.so of this run: beside the test itself. (The one in the directory above comes from `cargo
 /// build` alone, and may be older.)
 pub fn library_dir() -> PathBuf {
