@@ -8,8 +8,7 @@ use std::process::Command;
 #[test]
 fn unloading_harms_no_thread_that_ends_later() {
     let build = tempfile::tempdir().expect("a temporary directory");
-    // In memory, where there is such a place: a thousand closes sync, and nothing here is about the disk.
-    let work = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary directory");
+    let work = support::scratch_in_memory();
     let program = build.path().join("unload");
     support::run(
         Command::new("cc")

@@ -8,8 +8,10 @@ pub mod handles;
 pub mod records;
 
 use std::env;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use tempfile::TempDir;
 
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -100,4 +102,28 @@ pub fn compile_with(options: &[&str], source: &Path, dir: &Path) -> PathBuf {
         .arg(library)
         .arg(format!("-Wl,-rpath,{}", dir.display())));
     program
+}
+
+/// A directory in memory, where there is a place for it: for what syncs a thousand times and is not about the disk.
+pub fn scratch_in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary directory")
+}
+
+/// A Python that finds `mfq.py`, and the library of this run. None, which is told, where there is no Python; CI does not
+/// go without it.
+pub fn python() -> Option<Command> {
+    if Command::new("python3").arg("--version").output().is_err() {
+        assert_ne!(env::var("CI").as_deref(), Ok("true"), "python3 is not installed, and CI does not go without it");
+        eprintln!("python3 is not installed: not run");
+        return None;
+    }
+    let dir = library_dir();
+    // The soname is what mfq.py looks for, and cargo does not make that name.
+    if let Err(error) = std::os::unix::fs::symlink("libmfq.so", dir.join("libmfq.so.0")) {
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    }
+    let mut python = Command::new("python3");
+    python.env("LD_LIBRARY_PATH", dir).env("PYTHONPATH", format!("{ROOT}/examples-c/python"));
+    python.env("PYTHONDONTWRITEBYTECODE", "1");
+    Some(python)
 }
