@@ -1,5 +1,6 @@
 """What a Python program relies on in mfq.py. The lines of this project are the data."""
 
+import errno
 import os
 import pickle
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 from itertools import islice
 from pathlib import Path
@@ -40,6 +42,14 @@ class Case(unittest.TestCase):
         self.assertEqual(str(error), error.sentence)
         self.assertEqual(isinstance(error, TimeoutError), status == mfq.E_TIMEOUT)
         return error
+
+    def start(self, program):
+        """A process of its own that runs this, with mfq imported and its path in sys.argv[1]."""
+        command = [sys.executable, "-c", f"import mfq, sys; {program}", self.path]
+        host = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for cleanup in host.stdin.close, host.stdout.close, host.wait, host.kill:  # the last one first
+            self.addCleanup(cleanup)
+        return host
 
     def is_mapped(self):
         return str(self.path) in Path("/proc/self/maps").read_text()
@@ -75,6 +85,7 @@ class Records(Case):
         for data in (b"a\0b", bytearray(b"a\0b"), memoryview(b"xa\0bx")[1:4], memoryview(b"a-\0-b-")[::2]):
             self.assertEqual(queue.read(queue.append(data).offset).data, b"a\0b")
         self.assertEqual(queue.read(queue.append(b"").offset).data, b"")
+        self.assertIsInstance(queue.read(0).data, bytes)
         for senseless in ("text", 3, None, [1, 2]):
             self.assertRaises(TypeError, queue.append, senseless)
             self.assertRaises(TypeError, queue.append_batch, [b"", senseless])
@@ -115,6 +126,9 @@ class Records(Case):
         self.assertEqual(next(reader).data, b"one")
         self.fails(mfq.E_TIMEOUT, "timeout_ms", next, reader)
         self.fails(mfq.E_END, "", reader.next)
+        began = time.monotonic()
+        self.fails(mfq.E_TIMEOUT, "", reader.next, 0.25)
+        self.assertGreaterEqual(time.monotonic() - began, 0.25)
         queue.append(b"two")
         self.assertEqual(reader.next(None).data, b"two")
         reader.seek(0)
@@ -156,6 +170,13 @@ class Memory(Case):
         with queue.claim(0):
             pass
         self.assertEqual(len(list(queue.reader())), 3)
+
+    def test_a_claim_keeps_its_queue_open(self):
+        claim = mfq.Queue(self.path, file_size=PAGE).claim(8)
+        claim.data[:] = b"complete"
+        claim.commit()
+        del claim
+        self.assertEqual(mfq.Queue(self.path).read(0).data, b"complete")
 
     def test_a_claim_is_aborted_by_an_exception_by_abort_and_when_it_is_forgotten(self):
         queue = self.open()
@@ -215,17 +236,17 @@ class Durability(Case):
         self.assertEqual(spans, one + more)
 
     def test_every_append_that_returned_survives_a_kill(self):
-        program = "import mfq, sys; queue = mfq.Queue(sys.argv[1], file_size=65536); open_ = queue.claim(8)\n"
-        program += "for line in sys.stdin.buffer: print(queue.append(line.rstrip(b'\\n')).offset, flush=True)"
-        with subprocess.Popen(
-            [sys.executable, "-c", program, self.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as host:
-            returned = []
-            for line in LINES:
-                host.stdin.write(line + b"\n")
-                host.stdin.flush()
-                returned.append(int(host.stdout.readline()))
-            host.kill()
+        host = self.start(
+            "queue = mfq.Queue(sys.argv[1], file_size=65536); claim = queue.claim(8)\n"
+            "for line in sys.stdin.buffer: print(queue.append(line.rstrip(b'\\n')).offset, flush=True)"
+        )
+        returned = []
+        for line in LINES:
+            host.stdin.write(line + b"\n")
+            host.stdin.flush()
+            returned.append(int(host.stdout.readline()))
+        host.kill()
+        host.wait()
         queue = self.open()
         recovery = queue.recovery()
         self.assertEqual((recovery.ended, recovery.claims_passed_over), (mfq.ENDED_PROCESS_DEATH, 1))
@@ -303,19 +324,23 @@ class Ends(Case):
         mfq.Queue(self.path).close()
 
     def test_a_program_that_ends_closes_its_queue(self):
-        program = "import mfq, sys; queue = mfq.Queue(sys.argv[1], file_size=65536); queue.append(b'x')"
-        subprocess.run([sys.executable, "-c", program, self.path], check=True)
+        host = self.start("queue = mfq.Queue(sys.argv[1], file_size=65536); queue.append(b'x')")
+        self.assertEqual(host.wait(LONG), 0)
         self.assertEqual(self.open().recovery().ended, mfq.ENDED_CLEAN)
 
     def test_an_interrupt_ends_a_wait(self):
-        program = "import mfq, sys; reader = mfq.Queue(sys.argv[1], file_size=65536).reader()\n"
-        program += "try: print('waits', flush=True); reader.next(None)\nexcept KeyboardInterrupt: print('came out')"
-        command = [sys.executable, "-c", program, self.path]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as host:
-            self.assertEqual(host.stdout.readline(), "waits\n")
-            host.send_signal(signal.SIGINT)
-            self.assertEqual(host.communicate(timeout=LONG)[0], "came out\n")
-        self.assertEqual(host.returncode, 0)
+        host = self.start(
+            "reader = mfq.Queue(sys.argv[1], file_size=65536).reader()\n"
+            "try: print('waits', flush=True); reader.next(None)\n"
+            "except KeyboardInterrupt: print('came out')"
+        )
+        self.assertEqual(host.stdout.readline(), b"waits\n")
+        deadline = time.monotonic() + LONG
+        while Path(f"/proc/{host.pid}/stat").read_text().split()[2] != "S":  # asleep in C
+            self.assertLess(time.monotonic(), deadline)
+        host.send_signal(signal.SIGINT)
+        self.assertEqual(host.wait(LONG), 0)
+        self.assertEqual(host.stdout.read(), b"came out\n")
 
     def test_a_forked_child_is_told_so(self):
         queue = self.open()
@@ -380,7 +405,8 @@ class BadInput(Case):
         self.fails(mfq.E_INVALID, "path", mfq.Queue, "")
         self.fails(mfq.E_INVALID, "not a directory", mfq.Queue, directory / "file")
         self.fails(mfq.E_INVALID, "symbolic link", mfq.Queue, directory / "link")
-        self.fails(mfq.E_NOT_FOUND, "no/such/parent", mfq.Queue, directory / "no/such/parent")
+        error = self.fails(mfq.E_NOT_FOUND, "no/such/parent", mfq.Queue, directory / "no/such/parent")
+        self.assertEqual(error.errno, errno.ENOENT)
         for flags in mfq.OPEN_EXISTING, mfq.OPEN_READ_ONLY:
             self.fails(mfq.E_NOT_FOUND, "none", mfq.Queue, directory / "none", flags=flags)
         self.assertRaises(ValueError, mfq.Queue, f"{self.path}\0")
@@ -402,14 +428,12 @@ class BadInput(Case):
         self.fails(mfq.E_INVALID, "filler", self.open, format=mfq.RAW, filler=mfq.FILLER_ROCKETMQ)
 
     def test_a_queue_that_another_process_has_open_is_locked(self):
-        program = "import mfq, sys; queue = mfq.Queue(sys.argv[1], file_size=65536)\n"
-        program += "print(flush=True); sys.stdin.read()"
-        command = [sys.executable, "-c", program, self.path]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
-            owner.stdout.readline()
-            self.fails(mfq.E_LOCKED, str(self.path), self.open)
-            self.fails(mfq.E_LOCKED, str(self.path), self.open, flags=mfq.OPEN_READ_ONLY)
-            owner.kill()
+        owner = self.start("queue = mfq.Queue(sys.argv[1], file_size=65536); print(flush=True); sys.stdin.read()")
+        owner.stdout.readline()
+        self.fails(mfq.E_LOCKED, str(self.path), self.open)
+        self.fails(mfq.E_LOCKED, str(self.path), self.open, flags=mfq.OPEN_READ_ONLY)
+        owner.kill()
+        owner.wait()
         self.open()
 
     def test_damaged_and_strange_files_are_named(self):
