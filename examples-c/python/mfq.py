@@ -305,7 +305,7 @@ class Claim:
     """
 
     def __init__(self, queue, size):
-        self._queue, self._claim = queue, _Claim()
+        self._queue, self._claim, self._ending = queue, _Claim(), threading.Lock()
         _check(_mfq.mfq_claim(queue._handle, _number(c_size_t, size), byref(self._claim)))
         self.offset = self._claim.offset
         self._lend(_array(self._claim))
@@ -325,17 +325,19 @@ class Claim:
         """Makes the first `size` bytes a record, or all of them; tells its Span. After a failure that leaves the claim
         open `data` is a new memoryview."""
         size = _number(c_size_t, self._claim.len if size is None else size)
-        self._take_back()
-        try:
-            return _append(_mfq.mfq_commit, byref(self._claim), size)[0]
-        except MfqError as error:
-            if error.status not in (E_CLOSED, E_IO, E_NOT_DURABLE):
-                self._lend(_array(self._claim))
-            raise
+        with self._ending:
+            self._take_back()
+            try:
+                return _append(_mfq.mfq_commit, byref(self._claim), size)[0]
+            except MfqError as error:
+                if error.status not in (E_CLOSED, E_IO, E_NOT_DURABLE):
+                    self._lend(_array(self._claim))
+                raise
 
     def abort(self):
-        self._take_back()
-        _check(_mfq.mfq_abort(byref(self._claim)))
+        with self._ending:
+            self._take_back()
+            _check(_mfq.mfq_abort(byref(self._claim)))
 
     def __enter__(self):
         return self

@@ -202,6 +202,31 @@ class Memory(Case):
         self.assertEqual(queue.read(claim.commit().offset).data, b"complete")
         self.assertRaises(ValueError, claim.data.__setitem__, 0, 0)
 
+    def test_threads_that_end_one_claim_agree(self):
+        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(1e-6)
+        queue = self.open(file_size=256 * PAGE)
+
+        def end(claim, size, spans):
+            try:
+                spans.append(claim.commit(size))
+            except (mfq.MfqError, BufferError):
+                pass
+
+        for held in 500 * [False, True]:
+            claim, spans = queue.claim(40), []
+            part = claim.data[:1] if held else b"x"
+            threads = [threading.Thread(target=end, args=(claim, size, spans)) for size in (41, 40, 40)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self.assertEqual(len(spans), 0 if held else 1)
+            self.assertEqual(len(part), 1)
+            del part
+            if held:
+                claim.abort()
+
     def test_a_claim_outlives_its_queue_and_is_no_record_then(self):
         queue = self.open()
         claim, forgotten = queue.claim(8), queue.claim(8)
