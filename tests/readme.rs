@@ -27,6 +27,19 @@ fn the_quick_start_compiles_as_printed_and_appends_a_durable_record() {
 }
 
 #[test]
+fn the_quick_start_in_python_runs_as_printed() {
+    let readme = readme();
+    let code = readme.split("```python\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of Python");
+    let Some(mut python) = support::python() else { return };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let told = support::stdout(python.args(["-c", code]).current_dir(dir.path()));
+    assert_eq!(told, "0 b'42 apples'\n32 b'7 oranges'\n");
+
+    let options = Options { read_only: true, ..Options::default() };
+    assert_eq!(read_all(&open(&dir.path().join("orders.mfq"), &options)), [b"42 apples", b"7 oranges"]);
+}
+
+#[test]
 fn ci_runs_the_commands_that_the_readme_gives() {
     let ci = fs::read_to_string(Path::new(support::ROOT).join(".ci/run")).expect(".ci/run");
     for command in ["make -C examples-c run", "cargo test"] {

@@ -8,10 +8,53 @@ pub mod handles;
 pub mod records;
 
 use std::env;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use tempfile::TempDir;
 
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The functions of the header, in the order of the alphabet.
+pub const EXPORTED: [&str; 37] = [
+    "mfq_abi_version",
+    "mfq_abort",
+    "mfq_append",
+    "mfq_append_batch",
+    "mfq_appendv",
+    "mfq_claim",
+    "mfq_close",
+    "mfq_commit",
+    "mfq_event_fd",
+    "mfq_file_info",
+    "mfq_file_release",
+    "mfq_find",
+    "mfq_flush",
+    "mfq_flush_start",
+    "mfq_get_last",
+    "mfq_install_sigbus_guard",
+    "mfq_last_errno",
+    "mfq_last_error",
+    "mfq_offsets",
+    "mfq_open",
+    "mfq_options_init",
+    "mfq_read",
+    "mfq_reader_close",
+    "mfq_reader_next",
+    "mfq_reader_open",
+    "mfq_reader_seek",
+    "mfq_recovery",
+    "mfq_set_log",
+    "mfq_stats",
+    "mfq_strerror",
+    "mfq_truncate_after",
+    "mfq_truncate_before",
+    "mfq_version",
+    "mfq_view",
+    "mfq_view_release",
+    "mfq_wait",
+    "mfq_walk_rocketmq",
+];
 
 /// Where cargo put the libmfq.so of this run: beside the test itself. (The one in the directory above comes from `cargo
 /// build` alone, and may be older.)
@@ -59,4 +102,28 @@ pub fn compile_with(options: &[&str], source: &Path, dir: &Path) -> PathBuf {
         .arg(library)
         .arg(format!("-Wl,-rpath,{}", dir.display())));
     program
+}
+
+/// A directory in memory, where there is a place for it: for what syncs a thousand times and is not about the disk.
+pub fn scratch_in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary directory")
+}
+
+/// A Python that finds `mfq.py`, and the library of this run. None, which is told, where there is no Python; CI does not
+/// go without it.
+pub fn python() -> Option<Command> {
+    if Command::new("python3").arg("--version").output().is_err() {
+        assert_ne!(env::var("CI").as_deref(), Ok("true"), "python3 is not installed, and CI does not go without it");
+        eprintln!("python3 is not installed: not run");
+        return None;
+    }
+    let dir = library_dir();
+    // The soname is what mfq.py looks for, and cargo does not make that name.
+    if let Err(error) = std::os::unix::fs::symlink("libmfq.so", dir.join("libmfq.so.0")) {
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    }
+    let mut python = Command::new("python3");
+    python.env("LD_LIBRARY_PATH", dir).env("PYTHONPATH", format!("{ROOT}/examples-c/python"));
+    python.env("PYTHONDONTWRITEBYTECODE", "1");
+    Some(python)
 }
