@@ -177,8 +177,8 @@ pub(crate) fn busy() -> Error {
 #[cfg(all(test, mfq_loom))]
 mod models {
     use super::*;
-    use crate::sync::atomic::{AtomicBool, AtomicUsize};
     use crate::deadline::Deadline;
+    use crate::sync::atomic::{AtomicBool, AtomicUsize};
     use crate::sync::{explore, explore_up_to, thread};
     use loom::cell::UnsafeCell;
     use loom::sync::Arc;

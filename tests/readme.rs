@@ -40,6 +40,30 @@ fn the_quick_start_in_python_runs_as_printed() {
 }
 
 #[test]
+fn installing_works_as_printed() {
+    if !support::is_there("pkg-config") {
+        return;
+    }
+    let readme = readme();
+    let code = readme.split("```c\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of C");
+    let section = readme.split("## Installing\n").nth(1).expect("a section");
+    let commands = section.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).expect("commands");
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let checkout = tempfile::tempdir().expect("a temporary directory");
+    for part in ["Makefile", "Cargo.toml", "include", "packaging"] {
+        std::os::unix::fs::symlink(Path::new(support::ROOT).join(part), checkout.path().join(part)).expect("a link");
+    }
+    fs::write(checkout.path().join("orders.c"), code).expect("a source file");
+    // The library of this run; without it `make` would have cargo build one.
+    let mut shell = Command::new("sh");
+    shell.args(["-e", "-c", &format!("{commands}./orders")]).env("LIBRARIES", support::library_dir());
+    support::run(shell.current_dir(checkout.path()).env("HOME", home.path()));
+
+    let options = Options { read_only: true, ..Options::default() };
+    assert_eq!(read_all(&open(&checkout.path().join("orders.mfq"), &options)), [b"42 apples"]);
+}
+
+#[test]
 fn ci_runs_the_commands_that_the_readme_gives() {
     let ci = fs::read_to_string(Path::new(support::ROOT).join(".ci/run")).expect(".ci/run");
     for command in ["make -C examples-c run", "cargo test"] {

@@ -65,6 +65,17 @@ pub fn library_dir() -> PathBuf {
     dir
 }
 
+/// Whether a program that a test cannot do without is installed. Where it is not, that is told, but under CI=true it
+/// is a failure.
+pub fn is_there(program: &str) -> bool {
+    let there = Command::new(program).arg("--version").output().is_ok();
+    if !there {
+        assert_ne!(env::var("CI").as_deref(), Ok("true"), "{program} is not installed, and CI does not go without it");
+        eprintln!("{program} is not installed: not run");
+    }
+    there
+}
+
 /// Runs a command and shows all it said if it fails.
 pub fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));

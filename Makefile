@@ -1,0 +1,68 @@
+# Builds libmfq, and installs it the way C libraries are.
+#
+#   make             builds it: cargo build --release
+#   make install     the headers, both libraries, mfq.pc and the CMake package; builds first what is missing or old
+#   make uninstall   removes them
+#
+#   PREFIX=DIR     where it will be used from: /usr/local
+#   LIBDIR=DIR     where its libraries will be: PREFIX/lib
+#   DESTDIR=DIR    goes before both, for what is packed here and unpacked elsewhere
+#   LIBRARIES=DIR  where a libmfq.so and a libmfq.a are already; without it cargo builds them
+#   CARGO_TARGET_DIR=DIR  where cargo builds them
+
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+
+# Neither mfq.pc nor make itself can cope with anything else.
+check = $(if $(filter-out /%,$($(1)))$(word 2,$($(1))),$(error $(1)=$($(1)): it has to be an absolute path without blanks))
+$(call check,PREFIX)$(call check,LIBDIR)
+
+# Cargo.toml is where they are said.
+said = $(shell sed -n 's/^$(1) = "\(.*\)"$$/\1/p' Cargo.toml)
+VERSION := $(call said,version)
+SOVERSION := $(firstword $(subst ., ,$(VERSION)))
+
+HEADERS := $(wildcard include/*.h include/*.hpp)
+INCLUDE := $(DESTDIR)$(PREFIX)/include
+LIB := $(DESTDIR)$(LIBDIR)
+# Not below LIBDIR: `cargo cinstall` can put files here, and not there.
+CMAKE := $(DESTDIR)$(PREFIX)/share/cmake/mfq
+
+.PHONY: all install uninstall
+
+ifdef LIBRARIES
+
+all:
+
+else
+
+LIBRARIES := $(or $(CARGO_TARGET_DIR),target)/release
+
+all: $(LIBRARIES)/libmfq.so $(LIBRARIES)/libmfq.a
+
+# As files, so that `sudo make install` behind `make` does not run cargo as root.
+$(LIBRARIES)/libmfq.so: Cargo.toml Cargo.lock build.rs cbindgen.toml $(shell find src -name '*.rs')
+	cargo build --release --lib --target-dir "$(dir $(LIBRARIES))"
+
+$(LIBRARIES)/libmfq.a: $(LIBRARIES)/libmfq.so ;
+
+endif
+
+install: $(LIBRARIES)/libmfq.so $(LIBRARIES)/libmfq.a
+	install -d "$(INCLUDE)" "$(LIB)/pkgconfig" "$(CMAKE)"
+	install -m 644 $(HEADERS) "$(INCLUDE)"
+	install -m 644 $(LIBRARIES)/libmfq.a "$(LIB)"
+	install -m 755 $(LIBRARIES)/libmfq.so "$(LIB)/libmfq.so.$(VERSION)"
+	ln -sf libmfq.so.$(VERSION) "$(LIB)/libmfq.so.$(SOVERSION)"
+	ln -sf libmfq.so.$(VERSION) "$(LIB)/libmfq.so"
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|' \
+	    -e 's|@VERSION@|$(VERSION)|' -e 's|@DESCRIPTION@|$(call said,description)|' \
+	    packaging/mfq.pc.in >"$(LIB)/pkgconfig/mfq.pc"
+	sed 's|@LIBDIR@|$(LIBDIR)|' packaging/mfq-config.cmake >"$(CMAKE)/mfq-config.cmake"
+	chmod 644 "$(LIB)/pkgconfig/mfq.pc" "$(CMAKE)/mfq-config.cmake"
+	install -m 644 packaging/mfq-config-version.cmake "$(CMAKE)"
+
+uninstall:
+	cd "$(LIB)" && rm -f libmfq.a libmfq.so libmfq.so.$(SOVERSION) libmfq.so.$(VERSION) pkgconfig/mfq.pc
+	cd "$(INCLUDE)" && rm -f $(notdir $(HEADERS))
+	rm -rf "$(CMAKE)"
