@@ -119,7 +119,8 @@
 // The time given was not enough. Nothing was done, and nothing is broken: the call can be made again.
 #define MFQ_E_TIMEOUT -2
 
-// There is no record at this offset yet: it is the end of the queue or lies beyond it.
+// There is no record at this offset yet: it is the end of the queue or lies beyond it. Or what was waited for was cut
+// off by mfq_truncate_after.
 #define MFQ_E_END -3
 
 // What was asked for is not there: no such queue, or an offset before the first one kept.
@@ -649,22 +650,25 @@ mfq_status_t mfq_file_release(mfq_file_t *file);
 //
 // Errors: INVALID, CLOSED, READ_ONLY, TIMEOUT, END (mfq_truncate_after has meanwhile cut off what lies below `up_to`, or
 // some of it), IO or NO_SPACE (the sync failed, or in MFQ_STAGED the writing before it: the queue is poisoned from now
-// on; only the call that did it is told so), POISONED.
+// on; only the call that did it is told so), IO with mfq_last_errno EMFILE or ENFILE (MFQ_STAGED, and RAW without a
+// walker: no descriptor could be had; nothing is lost, and a later call can try again), POISONED. After TIMEOUT and END
+// `flushed` may have moved: what could be flushed is.
 //
 // Blocks: for the disk, and at most timeout_ms for others.
 mfq_status_t mfq_flush(mfq_queue_t *queue, uint64_t up_to, int32_t timeout_ms);
 
 // Has everything below `up_to` brought to stable storage, as mfq_flush would, by a thread of the library, and returns
 // at once. What is not committed yet follows when it is. Calls that come before the thread has begun share a sync. The
-// host learns of the end by mfq_event_fd, mfq_wait or mfq_offsets, of a failure too: the queue is then poisoned. What
-// mfq_truncate_after cuts off meanwhile is forgotten: `flushed` comes to the new end only.
+// host learns of the end by mfq_event_fd, mfq_wait or mfq_offsets, of a failure too: the queue is then poisoned. Without
+// descriptors, memory or space the thread tries again until there are some. What mfq_truncate_after cuts off meanwhile is forgotten: `flushed` comes to the new end only.
 //
 // Errors: INVALID, CLOSED, READ_ONLY, POISONED, NO_MEMORY or IO (the thread could not be started).
 mfq_status_t mfq_flush_start(mfq_queue_t *queue, uint64_t up_to);
 
 // Gives a descriptor for poll, select or epoll: it becomes readable each time `flushed` moves, whoever flushed, when
-// mfq_truncate_after moves it back, and when the queue is poisoned or closed. It is an eventfd(2), non-blocking and close-on-exec, made by the first call;
-// every call gives the same one. Appends know nothing of it, and a queue that was never asked for it has none.
+// mfq_truncate_after moves it back, and when the queue is poisoned or closed. It is an eventfd(2), non-blocking and
+// close-on-exec, made by the first call; every call gives the same one. Appends know nothing of it, and a queue that was
+// never asked for it has none.
 //
 // How to use it: call mfq_flush_start, then look; and each time it is readable read 8 bytes from it, which makes it
 // wait for the next event, then look. To look is to call mfq_offsets and to complete whatever lies below `flushed`;
@@ -716,8 +720,8 @@ int64_t mfq_walk_rocketmq(void *context, const uint8_t *bytes, size_t available)
 // is cut is copied up to `offset`, which takes space for one file more until this returns.
 //
 // Errors: INVALID (`offset` lies within a record, below the first offset, or beyond the end), CLOSED, BUSY (a claim is
-// open, or no buffer of MFQ_STAGED is free), READ_ONLY, POISONED; nothing has happened then. NO_SPACE, NO_MEMORY, IO: nothing has happened, or the queue is poisoned from now on, and opening it
-// anew shows how far it came.
+// open, or no buffer of MFQ_STAGED is free), READ_ONLY, POISONED; nothing has happened then. NO_SPACE, NO_MEMORY, IO:
+// nothing has happened, or the queue is poisoned from now on, and opening it anew shows how far it came.
 //
 // Blocks: for the disk, and for appends that are under way.
 mfq_status_t mfq_truncate_after(mfq_queue_t *queue, uint64_t offset);
@@ -749,12 +753,14 @@ mfq_status_t mfq_stats(mfq_queue_t *queue, mfq_stats_t *stats);
 // The record never crosses the end of a file: what is left there becomes padding and the record begins the next file.
 // The largest one is the file size less 16 in RECORD, the file size in RAW, that less 8 with MFQ_FILLER_ROCKETMQ.
 //
-// Errors: INVALID, CLOSED, TOO_LARGE, TIMEOUT (no file within append_timeout_ms, or at once under MFQ_OPEN_NO_WAIT),
+// Errors: INVALID, CLOSED, TOO_LARGE, TIMEOUT (no file within append_timeout_ms, or at once under MFQ_OPEN_NO_WAIT;
+// mfq_truncate_after was at work as long),
 // NO_SPACE, NO_MEMORY, IO (the next file could not be created; or, under mfq_install_sigbus_guard, a page was lost),
 // BUSY (RAW: a claim is open; MFQ_OPEN_POOL_FAIL_FAST: no buffer is free), READ_ONLY, POISONED. After any of them
 // nothing was appended. Under MFQ_FLUSH_EVERY_APPEND also NOT_DURABLE: the record is appended and `at` is written, but
 // its sync failed (the queue is poisoned), or was not done within append_timeout_ms (it may still come: mfq_wait
-// tells), or the queue was closed meanwhile.
+// tells), or no descriptor could be had for it (MFQ_STAGED, RAW; mfq_flush can try again), or the queue was closed
+// meanwhile, or mfq_truncate_after has cut the record off again.
 //
 // Threads: any number at once; in RECORD none waits for another one's copy.
 //

@@ -4,7 +4,7 @@
 //! far as they follow each other, and wakes just them: if each woke all, or each only the next, 64 writers would be woken
 //! 64 times for 64 records, or one after the other.
 
-use crate::error::Result;
+use crate::error::{Error, Result, Status};
 use crate::os::{heavy_barrier, light_barrier};
 use crate::pin;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -118,7 +118,9 @@ impl CommitOrder {
         let turn = loop {
             match ticket.committed.get() {
                 Some(true) => break Ok(Turn::Taken),
-                Some(false) => break is_reached().map(|_| Turn::Taken),
+                Some(false) => {
+                    break Err(Error::new(Status::Poisoned, "the writer before could not commit what was appended"));
+                }
                 None => {}
             }
             if waiting.contains_key(&offset) {
@@ -164,7 +166,6 @@ impl Drop for Served<'_> {
 #[cfg(all(test, not(mfq_loom)))]
 mod tests {
     use super::*;
-    use crate::error::{Error, Status};
     use std::sync::atomic::AtomicU64;
 
     /// What a queue keeps of its log.
@@ -250,20 +251,15 @@ mod tests {
             log.order.wake_all();
             assert_eq!(behind.join().unwrap().unwrap_err().status(), Status::Poisoned);
 
-            let failing = |_, _, _| {
-                log.order.wake_all(); // as poisoning does
-                Err(Error::new(Status::Io, "a test"))
-            };
-            let taken = scope.spawn(|| {
-                log.order.wait(20, Some(Copied { len: 10, records: 1 }), || match log.wrote.load(Ordering::Acquire) {
-                    0 => Ok(false),
-                    _ => Err(Error::new(Status::Poisoned, "a test")),
-                })
-            });
+            // As far as where the next one waits, but its commit fails.
+            log.poisoned.store(false, Ordering::Release);
+            let taken = scope.spawn(|| log.append(20, Copied { len: 10, records: 1 }));
             log.until_waiting(1);
-            log.order.reached(20, |end, records, bytes| {
-                log.wrote.store(1, Ordering::Release);
-                failing(end, records, bytes)
+            log.wrote.store(20, Ordering::Release);
+            log.order.reached(20, |_, _, _| {
+                log.poisoned.store(true, Ordering::Release);
+                log.order.wake_all();
+                Err(Error::new(Status::Io, "a test"))
             });
             assert_eq!(taken.join().unwrap().unwrap_err().status(), Status::Poisoned);
         });

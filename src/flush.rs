@@ -22,7 +22,7 @@ impl Queue {
     }
 
     /// What the policy asks for before an append returns whose record ends at `end`: the record is there, whatever this
-    /// returns.
+    /// returns, unless a truncation has cut it off.
     #[inline]
     pub fn secure(&self, end: u64) -> Result<()> {
         if self.policy.is_every_append() { self.secure_now(end) } else { Ok(()) }
@@ -42,7 +42,7 @@ impl Queue {
         secured().map_err(Error::not_durable)
     }
 
-    /// A descriptor that becomes readable when `flushed` moves and when the queue is poisoned or closed. The same each
+    /// A descriptor that becomes readable when `flushed` moves, back too, and when the queue is poisoned or closed. The same each
     /// time, and closed with the queue.
     pub fn event_fd(&self) -> Result<RawFd> {
         self.check_open()?;
@@ -209,7 +209,8 @@ mod tests {
         let cuts = queue.files.table.cuts();
         queue.truncate_after(kept.end).unwrap();
         // As if it had begun before.
-        assert_eq!(queue.flush_to(cut.end, cuts, Deadline::Never).unwrap_err().status(), Status::End);
+        let flushed = queue.flush_to(cut.end, cuts, Deadline::after_ms(60_000));
+        assert_eq!(flushed.unwrap_err().status(), Status::End);
         assert_eq!(queue.positions.flushed(), kept.end);
     }
 

@@ -31,6 +31,6 @@ pub(crate) fn give_way(end: impl Fn() -> u64) {
             return;
         }
         before = now;
-        look_at *= 4;
+        look_at = (look_at * 4).min(LAST_LOOK);
     }
 }

@@ -77,10 +77,9 @@ impl Positions {
     /// The same, cut to a file's range.
     pub fn within(&self, file: &MappedFile) -> FilePositions {
         let cut = |offset: u64| offset.clamp(file.start(), file.end()) - file.start();
-        // Read in this order, a position that moves meanwhile cannot be seen past the one before it.
-        let flushed = cut(self.flushed());
-        let committed = cut(self.committed());
-        let wrote = cut(self.wrote());
-        FilePositions { wrote, committed, flushed }
+        // Read in this order, a position that grows meanwhile is not seen past the one before it; after a cut it may be.
+        let (flushed, committed, wrote) = (cut(self.flushed()), cut(self.committed()), cut(self.wrote()));
+        let committed = committed.min(wrote);
+        FilePositions { wrote, committed, flushed: flushed.min(committed) }
     }
 }

@@ -44,7 +44,7 @@ struct Fence<'q> {
     at: Option<u64>,
 }
 
-/// What a cut needs, all of which may fail without harm.
+/// What a cut needs before the log is changed.
 struct Prepared<'q> {
     /// STAGED: nobody commits meanwhile.
     held: Option<Held<'q>>,
@@ -72,9 +72,9 @@ impl Queue {
         });
         let prepared = match prepared {
             Ok(Some(prepared)) => prepared,
-            nothing_to_do => {
+            not_cut => {
                 self.let_in(&fence);
-                return nothing_to_do.map(drop);
+                return not_cut.map(drop);
             }
         };
         // From here on the disk says something else than memory: it is all done, or the queue is opened anew.
@@ -173,7 +173,6 @@ impl Queue {
             if self.has_open_claims() {
                 return Err(busy_with_claims());
             }
-            self.check_not_poisoned()?; // one that failed in the middle is never done
             thread::sleep(Duration::from_micros(50)); // they are copying
         }
         Ok(end)

@@ -14,12 +14,14 @@ use crate::error::{Error, Status};
 /// The record never crosses the end of a file: what is left there becomes padding and the record begins the next file.
 /// The largest one is the file size less 16 in RECORD, the file size in RAW, that less 8 with MFQ_FILLER_ROCKETMQ.
 ///
-/// Errors: INVALID, CLOSED, TOO_LARGE, TIMEOUT (no file within append_timeout_ms, or at once under MFQ_OPEN_NO_WAIT),
+/// Errors: INVALID, CLOSED, TOO_LARGE, TIMEOUT (no file within append_timeout_ms, or at once under MFQ_OPEN_NO_WAIT;
+/// mfq_truncate_after was at work as long),
 /// NO_SPACE, NO_MEMORY, IO (the next file could not be created; or, under mfq_install_sigbus_guard, a page was lost),
 /// BUSY (RAW: a claim is open; MFQ_OPEN_POOL_FAIL_FAST: no buffer is free), READ_ONLY, POISONED. After any of them
 /// nothing was appended. Under MFQ_FLUSH_EVERY_APPEND also NOT_DURABLE: the record is appended and `at` is written, but
 /// its sync failed (the queue is poisoned), or was not done within append_timeout_ms (it may still come: mfq_wait
-/// tells), or the queue was closed meanwhile.
+/// tells), or no descriptor could be had for it (MFQ_STAGED, RAW; mfq_flush can try again), or the queue was closed
+/// meanwhile, or mfq_truncate_after has cut the record off again.
 ///
 /// Threads: any number at once; in RECORD none waits for another one's copy.
 ///

@@ -11,7 +11,8 @@ pub const MFQ_OK: i32 = 0;
 pub const MFQ_E_INVALID: i32 = -1;
 /// The time given was not enough. Nothing was done, and nothing is broken: the call can be made again.
 pub const MFQ_E_TIMEOUT: i32 = -2;
-/// There is no record at this offset yet: it is the end of the queue or lies beyond it.
+/// There is no record at this offset yet: it is the end of the queue or lies beyond it. Or what was waited for was cut
+/// off by mfq_truncate_after.
 pub const MFQ_E_END: i32 = -3;
 /// What was asked for is not there: no such queue, or an offset before the first one kept.
 pub const MFQ_E_NOT_FOUND: i32 = -4;

@@ -163,7 +163,9 @@ pub unsafe extern "C" fn mfq_file_release(file: *mut mfq_file_t) -> mfq_status_t
 ///
 /// Errors: INVALID, CLOSED, READ_ONLY, TIMEOUT, END (mfq_truncate_after has meanwhile cut off what lies below `up_to`, or
 /// some of it), IO or NO_SPACE (the sync failed, or in MFQ_STAGED the writing before it: the queue is poisoned from now
-/// on; only the call that did it is told so), POISONED.
+/// on; only the call that did it is told so), IO with mfq_last_errno EMFILE or ENFILE (MFQ_STAGED, and RAW without a
+/// walker: no descriptor could be had; nothing is lost, and a later call can try again), POISONED. After TIMEOUT and END
+/// `flushed` may have moved: what could be flushed is.
 ///
 /// Blocks: for the disk, and at most timeout_ms for others.
 #[unsafe(no_mangle)]
@@ -173,8 +175,8 @@ pub unsafe extern "C" fn mfq_flush(queue: *mut mfq_queue_t, up_to: u64, timeout_
 
 /// Has everything below `up_to` brought to stable storage, as mfq_flush would, by a thread of the library, and returns
 /// at once. What is not committed yet follows when it is. Calls that come before the thread has begun share a sync. The
-/// host learns of the end by mfq_event_fd, mfq_wait or mfq_offsets, of a failure too: the queue is then poisoned. What
-/// mfq_truncate_after cuts off meanwhile is forgotten: `flushed` comes to the new end only.
+/// host learns of the end by mfq_event_fd, mfq_wait or mfq_offsets, of a failure too: the queue is then poisoned. Without
+/// descriptors, memory or space the thread tries again until there are some. What mfq_truncate_after cuts off meanwhile is forgotten: `flushed` comes to the new end only.
 ///
 /// Errors: INVALID, CLOSED, READ_ONLY, POISONED, NO_MEMORY or IO (the thread could not be started).
 #[unsafe(no_mangle)]
@@ -183,8 +185,9 @@ pub unsafe extern "C" fn mfq_flush_start(queue: *mut mfq_queue_t, up_to: u64) ->
 }
 
 /// Gives a descriptor for poll, select or epoll: it becomes readable each time `flushed` moves, whoever flushed, when
-/// mfq_truncate_after moves it back, and when the queue is poisoned or closed. It is an eventfd(2), non-blocking and close-on-exec, made by the first call;
-/// every call gives the same one. Appends know nothing of it, and a queue that was never asked for it has none.
+/// mfq_truncate_after moves it back, and when the queue is poisoned or closed. It is an eventfd(2), non-blocking and
+/// close-on-exec, made by the first call; every call gives the same one. Appends know nothing of it, and a queue that was
+/// never asked for it has none.
 ///
 /// How to use it: call mfq_flush_start, then look; and each time it is readable read 8 bytes from it, which makes it
 /// wait for the next event, then look. To look is to call mfq_offsets and to complete whatever lies below `flushed`;
@@ -284,8 +287,8 @@ pub unsafe extern "C" fn mfq_walk_rocketmq(context: *mut c_void, bytes: *const u
 /// is cut is copied up to `offset`, which takes space for one file more until this returns.
 ///
 /// Errors: INVALID (`offset` lies within a record, below the first offset, or beyond the end), CLOSED, BUSY (a claim is
-/// open, or no buffer of MFQ_STAGED is free), READ_ONLY, POISONED; nothing has happened then. NO_SPACE, NO_MEMORY, IO: nothing has happened, or the queue is poisoned from now on, and opening it
-/// anew shows how far it came.
+/// open, or no buffer of MFQ_STAGED is free), READ_ONLY, POISONED; nothing has happened then. NO_SPACE, NO_MEMORY, IO:
+/// nothing has happened, or the queue is poisoned from now on, and opening it anew shows how far it came.
 ///
 /// Blocks: for the disk, and for appends that are under way.
 #[unsafe(no_mangle)]
