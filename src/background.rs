@@ -9,7 +9,7 @@ use crate::error::{Error, Result, Status};
 use crate::flush_service::Served;
 use crate::log::{self, Level};
 use crate::os::heavy_barrier;
-use crate::policy::{CHECKPOINT_AFTER, NOT_WANTED, NOW, SOON, Schedule};
+use crate::policy::{CHECKPOINT_AFTER, NOT_WANTED, NOW, RETRY_AFTER, SOON, Schedule};
 use crate::queue::Queue;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -89,7 +89,13 @@ impl Queue {
             let committed = self.advance_wrote(u64::MAX);
             let started = policy.started.load(Ordering::SeqCst).min(committed);
             let wanted = policy.wants(schedule, self.positions.flushed(), committed, now).max(started);
-            self.flush_complete(wanted)?;
+            match self.flush_complete(wanted) {
+                Err(error) if error.is_want_of_descriptors() => {
+                    log::write(Level::Warn, format_args!("flushing in the background, tried again: {error}"));
+                    return Ok(Some(now + RETRY_AFTER));
+                }
+                flushed => flushed?,
+            }
             self.write_checkpoint_if_due(schedule, now)?;
 
             let flushed = self.positions.flushed();

@@ -56,20 +56,30 @@ pub(crate) enum Turn {
 }
 
 impl CommitOrder {
-    /// Call after `end` was committed, with what commits more of the log: up to there, so many records, so many bytes of
-    /// them. If it fails, those are told to whom it happened; it has to poison the queue.
+    /// Call after `end` was committed, with how far all is, and with what commits more of the log: up to there, so many
+    /// records, so many bytes of them. If it fails, those are told to whom it happened; it has to poison the queue.
     #[inline]
-    pub fn reached(&self, end: u64, commit: impl FnMut(u64, u64, u64) -> Result<()>) {
+    pub fn reached(&self, end: u64, committed: impl Fn() -> u64, commit: impl FnMut(u64, u64, u64) -> Result<()>) {
         light_barrier();
         if self.awaited.load(Ordering::Relaxed) {
-            self.commit_those_behind(end, commit);
+            self.commit_those_behind(end, committed, commit);
         }
     }
 
     #[cold]
-    fn commit_those_behind(&self, mut end: u64, mut commit: impl FnMut(u64, u64, u64) -> Result<()>) {
+    fn commit_those_behind(
+        &self,
+        mut end: u64,
+        committed: impl Fn() -> u64,
+        mut commit: impl FnMut(u64, u64, u64) -> Result<()>,
+    ) {
         loop {
             let mut waiting = self.waiting.lock();
+            // It may be a while since, and a truncation come between: its `end` is another one's offset by now. But none
+            // gets past those that are taken here and not committed.
+            if committed() != end {
+                return;
+            }
             let (mut records, mut bytes, mut served) = (0, 0, Vec::new());
             while let Some(Waiter { copied: Some(copied), .. }) = waiting.get(&end) {
                 records += copied.records;
@@ -198,7 +208,9 @@ mod tests {
             let turn = self.order.wait(offset, Some(copied), || self.is_reached(offset))?;
             if turn == Turn::Mine {
                 self.commit(offset + copied.len, copied.records, copied.len)?;
-                self.order.reached(offset + copied.len, |end, records, bytes| self.commit(end, records, bytes));
+                let committed = || self.wrote.load(Ordering::Acquire);
+                let commit = |end, records, bytes| self.commit(end, records, bytes);
+                self.order.reached(offset + copied.len, committed, commit);
             }
             Ok(turn)
         }
@@ -242,6 +254,24 @@ mod tests {
     }
 
     #[test]
+    fn nobody_commits_from_an_end_that_was_cut_off_since() {
+        let log = Log::default();
+        std::thread::scope(|scope| {
+            let behind = scope.spawn(|| log.append(20, Copied { len: 10, records: 1 }).unwrap());
+            log.until_waiting(1);
+            // As one that committed up to there before the cut, and was held up since.
+            let committed = || log.wrote.load(Ordering::Acquire);
+            log.order.reached(20, committed, |_, _, _| panic!("10 to 20 is not there yet"));
+            let last = log
+                .append(0, Copied { len: 10, records: 1 })
+                .and_then(|_| log.append(10, Copied { len: 10, records: 1 }));
+            assert_eq!(last.unwrap(), Turn::Mine);
+            assert_eq!(behind.join().unwrap(), Turn::Taken);
+        });
+        assert_eq!(log.wrote.into_inner(), 30);
+    }
+
+    #[test]
     fn a_poisoned_log_keeps_nobody_waiting() {
         let log = Log::default();
         std::thread::scope(|scope| {
@@ -256,7 +286,8 @@ mod tests {
             let taken = scope.spawn(|| log.append(20, Copied { len: 10, records: 1 }));
             log.until_waiting(1);
             log.wrote.store(20, Ordering::Release);
-            log.order.reached(20, |_, _, _| {
+            let committed = || log.wrote.load(Ordering::Acquire);
+            log.order.reached(20, committed, |_, _, _| {
                 log.poisoned.store(true, Ordering::Release);
                 log.order.wake_all();
                 Err(Error::new(Status::Io, "a test"))

@@ -64,6 +64,8 @@ pub struct MappedFile {
 /// What a file has while its stores go to private memory.
 struct Staged {
     fd: Kept,
+    /// Before it the memory is the file's own, for reading only.
+    writable_from: u64,
     /// None in recovery, where the memory is copies of single pages.
     _buffer: Option<Buffer>,
 }
@@ -78,7 +80,7 @@ impl MappedFile {
 
     /// `map` is private memory that stands for the file `fd`.
     pub(crate) fn staged(os: Arc<dyn Os>, start: u64, map: MmapRaw, fd: OwnedFd) -> MappedFile {
-        let staged = Some(RwLock::new(Some(Staged { fd: fd.into(), _buffer: None })));
+        let staged = Some(RwLock::new(Some(Staged { fd: fd.into(), writable_from: 0, _buffer: None })));
         MappedFile { staged, ..MappedFile::new(os, start, map) }
     }
 
@@ -96,7 +98,10 @@ impl MappedFile {
         }
         let mut bytes = vec![0; (used - whole_pages) as usize];
         read_all(&*os, fd.as_fd(), &mut bytes, whole_pages)?;
-        let file = MappedFile::staged(os, start, map, fd);
+        let mut file = MappedFile::staged(os, start, map, fd);
+        if let Some(Some(staged)) = file.staged.as_mut().map(RwLock::get_mut) {
+            staged.writable_from = whole_pages;
+        }
         // SAFETY: nobody else has this memory yet.
         unsafe { file.write(whole_pages, &bytes) };
         Ok(file)
@@ -310,9 +315,16 @@ impl MappedFile {
     /// takes no fault there.
     pub(crate) fn populate(&self, at: u64, len: u64) -> io::Result<()> {
         let staged = self.staged.as_ref().map(RwLock::read);
-        if staged.as_ref().is_some_and(|staged| staged.is_none()) {
-            return Ok(()); // released by now
+        let writable_from = match staged.as_deref() {
+            None => 0,
+            Some(Some(staged)) => staged.writable_from,
+            Some(None) => self.size(), // released by now
+        };
+        let (at, end) = (at.max(writable_from), at + len);
+        if at >= end {
+            return Ok(());
         }
+        let len = end - at;
         match self.os.advise(&self.map, Advice::PopulateWrite, at as usize, len as usize) {
             // Before Linux 5.14 the advice is unknown (madvise(2)).
             Err(cause) if cause.raw_os_error() == Some(libc::EINVAL) => {

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// Under INTERVAL everything goes out after this long, however little it is; RocketMQ's own figure.
 const EVERYTHING_AFTER: Duration = Duration::from_secs(10);
+/// Between a flush for which no descriptor could be had, and the next.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Between a flush and its checkpoint.
 pub(crate) const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
 

@@ -259,10 +259,11 @@ impl Queue {
 
     pub fn offsets(&self) -> Result<Offsets> {
         self.check_open()?;
+        let _still = self.hold_still(|| Deadline::Never)?; // so that none of them goes back before the next is read
         let flushed = self.positions.flushed();
         let committed = self.committed(u64::MAX);
         let wrote = self.advance_wrote(u64::MAX);
-        let reserved = self.reserved();
+        let reserved = self.reserved_while_still().max(wrote); // a claim in RAW is committed before its end is set
         Ok(Offsets { min: self.first_offset(), reserved, wrote, committed, flushed })
     }
 

@@ -146,7 +146,8 @@ pub(crate) fn commit_in_turn<L: RawLog>(log: &L, offset: u64, copied: Copied) ->
 #[inline(always)]
 pub(crate) fn commit<L: RawLog>(log: &L, end: u64, records: u64, bytes: u64) -> Result<()> {
     log.commit(end, records, bytes)?;
-    log.commit_order().reached(end, |end, records, bytes| log.commit(end, records, bytes));
+    let committed = || log.positions().wrote();
+    log.commit_order().reached(end, committed, |end, records, bytes| log.commit(end, records, bytes));
     Ok(())
 }
 

@@ -169,6 +169,7 @@ impl Queue {
     fn wait_for_writers(&self, fence: &Fence<'_>) -> Result<u64> {
         let end = fence.at.map_or(fence.file.end(), |at| fence.file.start() + at);
         while self.advance_wrote(end) < end {
+            self.check_open()?; // claims that are let go meanwhile end with the close, which waits for this call
             self.check_not_poisoned()?; // a writer that met a lost page, or ended in a panic, is never done
             if self.has_open_claims() {
                 return Err(busy_with_claims());

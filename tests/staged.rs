@@ -186,6 +186,23 @@ fn a_flush_without_a_descriptor_to_spare_loses_nothing_and_can_be_tried_again() 
 }
 
 #[test]
+fn a_flush_in_the_background_without_a_descriptor_to_spare_comes_once_there_is_one() {
+    let _alone = alone();
+    for format in FORMATS {
+        let dir = scratch();
+        let queue = open(dir.path(), &staged(format));
+        let end = queue.append(b"a record").unwrap().end;
+        eventually("the look-ahead is done", || queue.stats().unwrap().files_created == 3);
+        queue.os.fail_all(Call::Open, Fault::Errno(libc::EMFILE));
+        let opens = queue.os.count(Call::Open);
+        queue.flush_start(end).unwrap();
+        eventually("it was tried", || queue.os.count(Call::Open) > opens);
+        queue.os.heal();
+        queue.wait(Which::Flushed, end, within(GENEROUS_MS)).unwrap();
+    }
+}
+
+#[test]
 fn a_failed_write_poisons_and_nothing_behind_it_is_readable() {
     let _alone = alone();
     for format in FORMATS {

@@ -177,7 +177,8 @@ impl Seen {
     /// By the flush thread.
     fn start_flush(&mut self, queue: &Queue) {
         let up_to = queue.offsets().unwrap().wrote;
-        let flushed = queue.flush_start(up_to).and_then(|()| queue.wait(Which::Flushed, up_to, within(GENEROUS_MS)));
+        let patience_ms = if self.options.append_timeout_ms == IMPATIENT_MS { IMPATIENT_MS } else { GENEROUS_MS };
+        let flushed = queue.flush_start(up_to).and_then(|()| queue.wait(Which::Flushed, up_to, within(patience_ms)));
         if self.note(flushed).is_some() {
             self.is_durable(up_to);
         }
@@ -473,14 +474,19 @@ fn check(options: &Options, beginning: &Beginning, (call, nth, fault, times): Ca
     let context = OnPanic(case);
     let bench = Bench::new(beginning);
     aim(&bench.os, call, nth, fault, times);
-    // A file that cannot be mapped in the place of its buffer keeps it.
-    let no_buffer = (call, times) == (Call::MapOver, Times::ForEver);
-    let patience = if no_buffer { Options { append_timeout_ms: 100, ..options.clone() } } else { options.clone() };
+    let waits_in_vain = times == Times::ForEver
+        && match call {
+            Call::MapOver => true, // a file that cannot be mapped in the place of its buffer keeps it
+            Call::Open => matches!(fault, Fault::Errno(libc::EMFILE | libc::ENFILE)), // the flush thread tries again
+            _ => false,
+        };
+    let append_timeout_ms = if waits_in_vain { IMPATIENT_MS } else { options.append_timeout_ms };
+    let patience = Options { append_timeout_ms, ..options.clone() };
     let mut seen = bench.run(beginning, &patience);
     let hit = bench.os.count(call) >= nth;
     bench.os.heal();
     for error in &seen.errors {
-        check_error(error, fault, no_buffer);
+        check_error(error, fault, waits_in_vain);
         *count.errors.entry(format!("{:?}", error.status())).or_default() += 1;
     }
 
@@ -509,14 +515,17 @@ fn after_a_power_cut(bench: &Bench, options: &Options) -> OpenQueue {
     Queue::open(os, &root.path().join("queue"), options).unwrap()
 }
 
+/// Where what is waited for cannot come.
+const IMPATIENT_MS: i32 = 100;
+
 type Case = (Call, u64, Fault, Times);
 
 /// The system's own errno is told, or the status that stands for what it has led to.
-fn check_error(error: &Error, fault: Fault, no_buffer: bool) {
+fn check_error(error: &Error, fault: Fault, waits_in_vain: bool) {
     let of_the_fault = fault == Fault::Errno(error.errno());
     let follows = match error.status() {
         Status::Poisoned | Status::Locked | Status::NotDurable => true,
-        Status::Timeout => no_buffer,
+        Status::Timeout => waits_in_vain,
         _ => false,
     };
     assert!(of_the_fault || follows, "{:?} {}: {error}", error.status(), error.errno());
