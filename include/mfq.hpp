@@ -7,8 +7,8 @@
  *     for (const mfq::record &record : queue.reader(at.offset)) std::cout << record.str() << '\n';
  *
  * mfq.h is the manual: what an append promises, units and ranges, which thread may do what, what blocks, and the errors
- * of each call are told there, under the name that a method has here with `mfq_` in front of it. This file adds what C++
- * is used to:
+ * of each call are told there, under the name that a method has here with `mfq_` in front of it. This file adds what
+ * C++ is used to:
  *
  *   Ownership. queue, reader, file, view and claim end what they hold in their destructor: a queue is closed, a claim
  *   that was not committed is aborted. They can be moved and not copied. What a destructor cannot tell, such as a last
@@ -16,8 +16,8 @@
  *
  *   Errors. A call throws mfq::error, whose what() is the library's sentence and whose code() compares with mfq::errc
  *   and, where it has one, with the std::errc of the same meaning. A call whose last parameter is a std::error_code &
- *   throws nothing: it sets `ec`, or clears it, and returns what a failure leaves: nothing, but where it says otherwise;
- *   last_error() gives the sentence.
+ *   throws nothing: it sets `ec`, or clears it, and last_error() gives the sentence. What it returns after a failure is
+ *   empty, or zero, but where its comment says otherwise.
  *
  *   Threads. As in C: everything may be called from any thread at any time, close() while other calls run included. A
  *   reader and the records it gives are for one thread at a time. But to move, to assign or to destroy an object is, as
@@ -191,8 +191,8 @@ class path {
   const char *bytes_;
 };
 
-// Bytes of the host, lent for the time of a call: of a text, of anything with data() and size() whose elements are bytes
-// (std::string, std::vector<std::uint8_t>, std::span<const std::byte>, mfq::record), or of any memory.
+// Bytes of the host, lent for the time of a call: of a text, of anything with data() and size() whose elements are
+// bytes (std::string, std::vector<std::uint8_t>, std::span<const std::byte>, mfq::record), or of any memory.
 struct slice : mfq_slice_t {
   slice(const void *bytes, std::size_t size) noexcept : mfq_slice_t{bytes, size} {}
 
@@ -216,9 +216,8 @@ class slices {
     count_ = list.size();
   }
 
-  template <class T, class = std::enable_if_t<
-                         std::is_same_v<std::remove_cv_t<std::remove_pointer_t<decltype(std::declval<const T &>().data())>>,
-                                        slice>>>
+  template <class T, class Slice = std::remove_pointer_t<decltype(std::declval<const T &>().data())>,
+            class = std::enable_if_t<std::is_same_v<std::remove_cv_t<Slice>, slice>>>
   slices(const T &list) noexcept : slices(list.data(), list.size()) {}
 
   const slice *data() const noexcept { return first_; }
@@ -268,10 +267,10 @@ enum class which : std::int32_t { committed = MFQ_COMMITTED, flushed = MFQ_FLUSH
 struct options : mfq_options_t {
   options() noexcept { mfq_options_init(this, sizeof(mfq_options_t)); }
 
-  // Has `walk` find the end of a RAW queue; see mfq_walk_fn_t. It is any object that is called with the bytes to the end
-  // of the file, a std::string_view, and answers the size of the unit at their beginning: 0 there is none, < 0 it is
-  // damaged. It is not copied, and has to be there until the queue is open. It must be noexcept: it has no answer that
-  // says that it could not look, and what it calls damaged is cut off.
+  // Has `walker` find the end of a RAW queue; see mfq_walk_fn_t. It is any object that is called with the bytes to the
+  // end of the file, a std::string_view, and answers the size of the unit at their beginning: 0 there is none, < 0 it
+  // is damaged. It is not copied, and has to be there until the queue is open. It must be noexcept: it has no answer
+  // that says that it could not look, and what it calls damaged is cut off.
   template <class Walk>
   void walk_with(Walk &walker) noexcept {
     static_assert(std::is_nothrow_invocable_r_v<std::int64_t, Walk &, std::string_view>,
@@ -322,8 +321,8 @@ class owner {
 
 }  // namespace detail
 
-// A record that is read in place (in RAW: a stretch of bytes). It owns nothing, as a std::string_view does: the bytes are
-// there as long as mfq::view is, or until the next call on the reader that gave it.
+// A record that is read in place (in RAW: a stretch of bytes). It owns nothing, as a std::string_view does: the bytes
+// are there as long as the mfq::view is that it was taken from, or until the next call on the reader that gave it.
 class record {
  public:
   const char *data() const noexcept { return reinterpret_cast<const char *>(view_.ptr); }
@@ -486,8 +485,8 @@ class [[nodiscard]] file {
 //     for (const mfq::record &record : reader.tail_until(deadline)) ...   until then, however much comes
 //     while (std::optional<mfq::record> record = reader.next(300ms)) ...  until nothing has come for so long
 //
-// A loop goes on where the last one ended. When the reader or its queue is closed, each throws errc::closed: there may be
-// records that it has not seen.
+// A loop goes on where the last one ended. When the reader or its queue is closed, each throws errc::closed: there may
+// be records that it has not seen. A reader must not be moved while a loop over it runs.
 class [[nodiscard]] reader {
   using clock = std::chrono::steady_clock;
 

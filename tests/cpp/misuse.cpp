@@ -247,7 +247,8 @@ void arguments_that_make_no_sense() {
   const mfq::span at = queue.append("0123456789abcdef01234567");
   const mfq_offsets_t before = queue.offsets();
   using mfq::slice;
-  const slice none[] = {slice(nullptr, 0)}, bad[] = {slice("x", 1), slice(nullptr, 12)}, large[] = {slice("x", SIZE_MAX)};
+  const slice none[] = {slice(nullptr, 0)}, bad[] = {slice("x", 1), slice(nullptr, 12)};
+  const slice large[] = {slice("x", SIZE_MAX)};
 
   FAILS(errc::invalid, "data is NULL but len is 12", queue.append, slice(nullptr, 12));
   FAILS(errc::too_large, "", queue.append, slice("x", SIZE_MAX));
