@@ -19,9 +19,9 @@
  *   throws nothing: it sets `ec`, or clears it, and last_error() gives the sentence. What it returns after a failure is
  *   empty, or zero, but where its comment says otherwise.
  *
- *   Threads. As in C: everything may be called from any thread at any time, close() while other calls run included. A
- *   reader and the records it gives are for one thread at a time. But to move, to assign or to destroy an object is, as
- *   for any other, for a thread that has it alone.
+ *   Threads. Any number may call a queue or a file at once, and end it while other calls run. A reader, a view and a
+ *   claim are for one thread at a time, but for close() of a reader. To move, to assign or to destroy any object is for
+ *   a thread that has it alone.
  *
  *   Bad input. An object that was moved from, or default-constructed, is errc::invalid to every call; one that was
  *   closed, released, committed or aborted is errc::closed. As with std::string_view, a null `const char *` is no text.
@@ -36,6 +36,7 @@
 #error "mfq.hpp needs C++17"
 #endif
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -297,26 +298,35 @@ inline span placed(mfq_status_t status, span at) {
   return at;
 }
 
-// A handle that ends with its owner. It stays after End, as other threads may use it then: they are told errc::closed.
+// A handle that ends with its owner. It stays when it has ended before, as other threads may be using it: they are told
+// errc::closed. But it is not ended twice, which would put another sentence in the place of the one that told why.
 template <class T, mfq_status_t (*End)(T *)>
 class owner {
  public:
   owner() noexcept = default;
   explicit owner(T *handle) noexcept : handle_(handle) {}
-  owner(owner &&from) noexcept : handle_(std::exchange(from.handle_, nullptr)) {}
+  owner(owner &&from) noexcept : handle_(std::exchange(from.handle_, nullptr)), ended_(from.ended_.load()) {}
   owner &operator=(owner &&from) noexcept {
     owner old(std::move(from));
     std::swap(handle_, old.handle_);
+    old.ended_ = ended_.exchange(old.ended_);
     return *this;
   }
   ~owner() {
-    if (handle_ != nullptr) End(handle_);
+    if (handle_ != nullptr && !ended_) End(handle_);
   }
 
   T *get() const noexcept { return handle_; }
 
+  mfq_status_t end() noexcept {
+    const mfq_status_t status = End(handle_);
+    if (status != MFQ_E_REENTRANT) ended_ = true;
+    return status;
+  }
+
  private:
   T *handle_ = nullptr;
+  std::atomic<bool> ended_{false};
 };
 
 }  // namespace detail
@@ -375,9 +385,11 @@ class [[nodiscard]] view : public record {
 
   mfq_status_t ended() noexcept {
     const mfq_status_t status = mfq_view_release(&view_);
-    view_.ptr = nullptr;
-    view_.len = 0;
-    held_ = false;
+    if (status == MFQ_OK || status == MFQ_E_CLOSED || status == MFQ_E_IO) {
+      view_.ptr = nullptr;
+      view_.len = 0;
+      held_ = false;
+    }
     return status;
   }
 
@@ -465,8 +477,8 @@ class [[nodiscard]] file {
     return info;
   }
 
-  void release() { check(mfq_file_release(file_.get())); }
-  void release(std::error_code &ec) noexcept { ec = detail::code(mfq_file_release(file_.get())); }
+  void release() { check(file_.end()); }
+  void release(std::error_code &ec) noexcept { ec = detail::code(file_.end()); }
 
   mfq_file_t *handle() const noexcept { return file_.get(); }
 
@@ -578,8 +590,8 @@ class [[nodiscard]] reader {
   }
 
   // Brings out a call that waits in another thread.
-  void close() { check(mfq_reader_close(reader_.get())); }
-  void close(std::error_code &ec) noexcept { ec = detail::code(mfq_reader_close(reader_.get())); }
+  void close() { check(reader_.end()); }
+  void close(std::error_code &ec) noexcept { ec = detail::code(reader_.end()); }
 
   mfq_reader_t *handle() const noexcept { return reader_.get(); }
 
@@ -609,8 +621,8 @@ class [[nodiscard]] queue {
     queue_ = owner(opened);
   }
 
-  void close() { check(mfq_close(queue_.get())); }
-  void close(std::error_code &ec) noexcept { ec = detail::code(mfq_close(queue_.get())); }
+  void close() { check(queue_.end()); }
+  void close(std::error_code &ec) noexcept { ec = detail::code(queue_.end()); }
 
   // -- Appending. With `ec`, the place is returned after errc::not_durable as well.
 

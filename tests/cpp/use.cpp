@@ -419,6 +419,33 @@ void an_error_is_what_a_cpp_host_expects() {
   }
 }
 
+// What ended early has nothing to say later, which would take the place of the sentence that told why.
+void destructors_leave_the_last_sentence() {
+  std::string told;
+  {
+    mfq::queue queue(in_work("sentence"), small()), kept(in_work("kept"), small());
+    mfq::reader reader = queue.reader(0), moved_reader;
+    mfq::file file = queue.get_last();
+    mfq::claim committed = queue.claim(8), aborted = queue.claim(8);
+    mfq::claim moved_claim = std::move(committed);
+    moved_claim.commit();
+    aborted.abort();
+    mfq::view view = queue.view(0);
+    mfq::view moved_view = std::move(view);
+    moved_view.release();
+    moved_reader = std::move(reader);
+    moved_reader.close();
+    file.release();
+    queue.close();
+    const mfq::queue moved_queue = std::move(queue);
+    std::error_code ec;
+    kept.truncate_after(1, ec);
+    CHECK(ec == mfq::errc::invalid);
+    told = mfq::last_error();
+  }
+  CHECK(mfq::last_error() == told);
+}
+
 // ---- the rest ----
 
 // Lines, each behind its length in a byte: a format of the host's own, in a directory that it has written by itself.
@@ -497,6 +524,7 @@ int main(int argc, char **argv) {
   flushes_are_told_by_the_event_descriptor();
   what_is_not_durable_in_time_tells_its_place();
   an_error_is_what_a_cpp_host_expects();
+  destructors_leave_the_last_sentence();
   a_walker_is_any_callable();
   files_and_truncation();
   everything_that_is_wrong_is_told();
