@@ -17,7 +17,8 @@
  *   Errors. A call throws mfq::error, whose what() is the library's sentence and whose code() compares with mfq::errc
  *   and, where it has one, with the std::errc of the same meaning. A call whose last parameter is a std::error_code &
  *   throws nothing: it sets `ec`, or clears it, and last_error() gives the sentence. What it returns after a failure is
- *   empty, or zero, but where its comment says otherwise.
+ *   empty, or zero, but where its comment says otherwise. In a host that is built with -fno-exceptions what would throw
+ *   ends the process, as in the standard library.
  *
  *   Threads. Any number may call a queue or a file at once, and end it while other calls run. A reader, a view and a
  *   claim are for one thread at a time, but for close() of a reader. To move, to assign or to destroy any object is for
@@ -40,6 +41,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <initializer_list>
 #include <iterator>
 #include <memory>
@@ -170,9 +172,23 @@ class not_durable : public error {
   span at_;
 };
 
+namespace detail {
+
+template <class Error>
+[[noreturn]] void raise(const Error &error) {
+#if defined(__cpp_exceptions)
+  throw error;
+#else
+  static_cast<void>(error);
+  std::terminate();
+#endif
+}
+
+}  // namespace detail
+
 // Throws mfq::error if `status` is a failure of the call just made.
 inline void check(mfq_status_t status) {
-  if (status < 0) throw error(static_cast<errc>(status));
+  if (status < 0) detail::raise(error(static_cast<errc>(status)));
 }
 
 // ---- ARGUMENTS -------------------------------------------------------------------------------------
@@ -293,7 +309,7 @@ inline std::error_code code(mfq_status_t status) noexcept {
 
 // The place of what was appended.
 inline span placed(mfq_status_t status, span at) {
-  if (status == MFQ_E_NOT_DURABLE) throw not_durable(at);
+  if (status == MFQ_E_NOT_DURABLE) raise(not_durable(at));
   check(status);
   return at;
 }

@@ -53,6 +53,8 @@ fn the_header_compiles_alone_and_in_strict_hosts() {
                 command.args(["-x", "c++", standard]).args(STRICT).args(stricter);
                 support::run(command.arg(format!("-I{}/include", support::ROOT)).arg(source));
             }
+            let without = ["-fno-exceptions", "-fno-rtti", "-fsyntax-only"];
+            support::run(Command::new(compiler).args(["-x", "c++", standard]).args(STRICT).args(without).arg(HEADER));
         }
     }
 }
