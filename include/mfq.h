@@ -659,8 +659,9 @@ mfq_status_t mfq_flush(mfq_queue_t *queue, uint64_t up_to, int32_t timeout_ms);
 
 // Has everything below `up_to` brought to stable storage, as mfq_flush would, by a thread of the library, and returns
 // at once. What is not committed yet follows when it is. Calls that come before the thread has begun share a sync. The
-// host learns of the end by mfq_event_fd, mfq_wait or mfq_offsets, of a failure too: the queue is then poisoned. Without
-// descriptors, memory or space the thread tries again until there are some. What mfq_truncate_after cuts off meanwhile is forgotten: `flushed` comes to the new end only.
+// host learns of the end by mfq_event_fd, mfq_wait or mfq_offsets, of a failure too: the queue is then poisoned. If no
+// descriptor can be had the thread tries again until there is one. What mfq_truncate_after cuts off meanwhile is
+// forgotten: `flushed` comes to the new end only.
 //
 // Errors: INVALID, CLOSED, READ_ONLY, POISONED, NO_MEMORY or IO (the thread could not be started).
 mfq_status_t mfq_flush_start(mfq_queue_t *queue, uint64_t up_to);

@@ -64,6 +64,17 @@ fn installing_works_as_printed() {
 }
 
 #[test]
+fn the_quick_start_in_cpp_compiles_as_printed_and_prints_its_record() {
+    let readme = readme();
+    let code = readme.split("```cpp\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of C++");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let source = dir.path().join("orders.cpp");
+    fs::write(&source, code).expect("a source file");
+    let program = support::compile_by("c++", &["-std=c++17"], &[&source], dir.path());
+    assert_eq!(support::stdout(Command::new(program).current_dir(dir.path())), "42 apples\n");
+}
+
+#[test]
 fn ci_runs_the_commands_that_the_readme_gives() {
     let ci = fs::read_to_string(Path::new(support::ROOT).join(".ci/run")).expect(".ci/run");
     for command in ["make -C examples-c run", "cargo test"] {

@@ -175,8 +175,9 @@ pub unsafe extern "C" fn mfq_flush(queue: *mut mfq_queue_t, up_to: u64, timeout_
 
 /// Has everything below `up_to` brought to stable storage, as mfq_flush would, by a thread of the library, and returns
 /// at once. What is not committed yet follows when it is. Calls that come before the thread has begun share a sync. The
-/// host learns of the end by mfq_event_fd, mfq_wait or mfq_offsets, of a failure too: the queue is then poisoned. Without
-/// descriptors, memory or space the thread tries again until there are some. What mfq_truncate_after cuts off meanwhile is forgotten: `flushed` comes to the new end only.
+/// host learns of the end by mfq_event_fd, mfq_wait or mfq_offsets, of a failure too: the queue is then poisoned. If no
+/// descriptor can be had the thread tries again until there is one. What mfq_truncate_after cuts off meanwhile is
+/// forgotten: `flushed` comes to the new end only.
 ///
 /// Errors: INVALID, CLOSED, READ_ONLY, POISONED, NO_MEMORY or IO (the thread could not be started).
 #[unsafe(no_mangle)]

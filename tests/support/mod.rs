@@ -99,15 +99,20 @@ pub fn compile(source: &Path, dir: &Path) -> PathBuf {
 }
 
 pub fn compile_with(options: &[&str], source: &Path, dir: &Path) -> PathBuf {
+    compile_by("cc", &[&["-std=c99", "-D_GNU_SOURCE", "-O1"], options].concat(), &[source], dir)
+}
+
+/// The program is named after the first source.
+pub fn compile_by(compiler: &str, options: &[&str], sources: &[&Path], dir: &Path) -> PathBuf {
     let library = library_dir().join("libmfq.so");
     // The soname is what the program looks for, and cargo does not make that name.
     std::os::unix::fs::symlink(&library, dir.join("libmfq.so.0")).expect("a link to the library");
-    let program = dir.join(source.file_stem().expect("a source file"));
-    run(Command::new("cc")
-        .args(["-std=c99", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"])
+    let program = dir.join(sources[0].file_stem().expect("a source file"));
+    run(Command::new(compiler)
+        .args(["-g", "-Wall", "-Wextra", "-Werror", "-pthread"])
         .args(options)
         .arg(format!("-I{ROOT}/include"))
-        .arg(source)
+        .args(sources)
         .arg("-o")
         .arg(&program)
         .arg(library)

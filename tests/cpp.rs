@@ -1,0 +1,207 @@
+//! `include/mfq.hpp` compiles without a warning as what it says, with the compilers that hosts have, and does what it says
+//! on real lines, under the compilers' sanitizers too; so does the host in C++. (CI has clang; elsewhere what needs it is
+//! told and not run.)
+
+mod support;
+
+use mfq::Options;
+use std::collections::BTreeMap;
+use std::env;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+use std::thread;
+use support::engine::{open, read_all};
+
+const HEADER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/include/mfq.hpp");
+const SERVICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples-c/log_service.cpp");
+const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-pedantic", "-Werror"];
+
+fn is_there(compiler: &str) -> bool {
+    if Command::new(compiler).arg("--version").output().is_ok() {
+        return true;
+    }
+    assert_ne!(env::var("CI").as_deref(), Ok("true"), "{compiler} is not installed, and CI does not go without it");
+    eprintln!("{compiler} is not installed: not run");
+    false
+}
+
+/// Compiles the program of `cpp/` and runs it on the lines of the C header.
+fn runs(compiler: &str, options: &[&str]) {
+    if !is_there(compiler) {
+        return;
+    }
+    let build = tempfile::tempdir().expect("a temporary directory");
+    let work = tempfile::tempdir().expect("a temporary directory");
+    let sources = ["use.cpp", "misuse.cpp"].map(|name| Path::new(support::ROOT).join("tests/cpp").join(name));
+    let options = [&STRICT, options].concat();
+    let program = support::compile_by(compiler, &options, &sources.each_ref().map(PathBuf::as_path), build.path());
+    let input = Path::new(support::ROOT).join("include/mfq.h");
+    support::run(Command::new(program).arg(work.path()).arg(input));
+}
+
+#[test]
+fn the_header_compiles_alone_and_in_strict_hosts() {
+    // What some hosts add to STRICT.
+    let stricter = ["-Wshadow", "-Wconversion", "-Wsign-conversion", "-Wold-style-cast", "-fsyntax-only"];
+    for compiler in ["g++", "clang++"].into_iter().filter(|compiler| is_there(compiler)) {
+        for standard in ["-std=c++17", "-std=c++20"] {
+            for source in [HEADER, SERVICE] {
+                let mut command = Command::new(compiler);
+                command.args(["-x", "c++", standard]).args(STRICT).args(stricter);
+                support::run(command.arg(format!("-I{}/include", support::ROOT)).arg(source));
+            }
+            let without = ["-fno-exceptions", "-fno-rtti", "-fsyntax-only"];
+            support::run(Command::new(compiler).args(["-x", "c++", standard]).args(STRICT).args(without).arg(HEADER));
+        }
+    }
+}
+
+#[test]
+fn an_older_standard_is_told_so() {
+    let mut command = Command::new("c++");
+    let output = command.args(["-x", "c++", "-std=c++14", "-fsyntax-only", HEADER]).output().expect("a compiler");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("mfq.hpp needs C++17"), "{told}");
+}
+
+#[test]
+fn a_host_of_cpp17_by_gcc() {
+    runs("g++", &["-std=c++17", "-O2"]); // some warnings come with it only
+}
+
+#[test]
+fn a_host_of_cpp20_by_clang() {
+    runs("clang++", &["-std=c++20"]);
+}
+
+#[test]
+fn a_host_of_cpp20_by_gcc_is_clean_with_sanitizers() {
+    runs("g++", &["-std=c++20", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
+}
+
+#[test]
+fn a_host_of_cpp17_by_clang_is_clean_with_sanitizers() {
+    runs("clang++", &["-std=c++17", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
+}
+
+/// The host in C++, built by its own Makefile.
+static LOG_SERVICE: LazyLock<PathBuf> = LazyLock::new(|| {
+    let build = Path::new(env!("CARGO_TARGET_TMPDIR")).join("examples-cpp");
+    let program = build.join("log_service");
+    let library = support::library_dir().join("libmfq.so");
+    let mut make = Command::new("make");
+    make.args(["-C", "examples-c"]).arg(&program).current_dir(support::ROOT).env("PWD", support::ROOT);
+    support::run(
+        make.arg(format!("BUILD={}", build.display())).arg(format!("LIBRARY={}", library.display())).arg("library"),
+    );
+    program
+});
+
+/// What the service printed of one line of its input.
+struct Logged<'a> {
+    worker: &'a str,
+    number: usize,
+    text: &'a str,
+}
+
+fn logged(line: &str) -> Logged<'_> {
+    let mut fields = line.splitn(3, '\t');
+    let mut next = || fields.next().unwrap_or_else(|| panic!("three fields in {line:?}"));
+    Logged { worker: next(), number: next().parse().expect("a number"), text: next() }
+}
+
+/// Each worker's lines are in the order of the input, and what is printed as a line of the input is that line.
+fn check_order(printed: &[&str], input: &[&str]) {
+    let mut last = BTreeMap::new();
+    for line in printed {
+        let Logged { worker, number, text } = logged(line);
+        assert_eq!(text, input[(number - 1) % input.len()], "line {number}");
+        assert!(last.insert(worker.to_owned(), number).is_none_or(|before| before < number), "{line:?} of {worker}");
+    }
+}
+
+fn records(log: &Path) -> Vec<String> {
+    let options = Options { read_only: true, ..Options::default() };
+    read_all(&open(log, &options)).into_iter().map(|bytes| String::from_utf8(bytes).expect("text")).collect()
+}
+
+#[test]
+fn the_service_logs_every_line_and_prints_the_log_as_it_is() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = dir.path().join("log");
+    let text = fs::read_to_string(HEADER).expect("the header");
+    let input: Vec<&str> = text.lines().collect();
+    let mut in_log = Vec::new();
+    for workers in ["1", "4"] {
+        let stdin = File::open(HEADER).expect("the header");
+        let told = support::stdout(Command::new(&*LOG_SERVICE).arg(&log).arg(workers).stdin(stdin));
+        let printed: Vec<&str> = told.lines().collect();
+        check_order(&printed, &input);
+        let mut numbers: Vec<usize> = printed.iter().map(|line| logged(line).number).collect();
+        numbers.sort_unstable();
+        assert!(numbers.into_iter().eq(1..=input.len()), "every line is printed once");
+        in_log.extend(printed.into_iter().map(str::to_owned).chain(["end".to_owned()]));
+        assert_eq!(records(&log), in_log);
+    }
+}
+
+#[test]
+fn a_killed_service_has_logged_what_it_printed_and_goes_on() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = dir.path().join("log");
+    let text = fs::read_to_string(HEADER).expect("the header");
+    let input: Vec<&str> = text.lines().collect();
+    let mut service = Command::new(&*LOG_SERVICE);
+    let mut running =
+        service.arg(&log).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a service that starts");
+    let mut stdin = running.stdin.take().expect("a pipe");
+    let endless = text.clone();
+    // Until the service is dead, and its end of the pipe closed.
+    let feeder = thread::spawn(move || while stdin.write_all(endless.as_bytes()).is_ok() {});
+    let mut stdout = BufReader::new(running.stdout.take().expect("a pipe"));
+    let mut told = String::new();
+    for _ in 0..500 {
+        assert_ne!(stdout.read_line(&mut told).expect("text"), 0, "it ended by itself after: {told}");
+    }
+    running.kill().expect("a process to kill");
+    running.wait().expect("its end");
+    stdout.read_to_string(&mut told).expect("text");
+    feeder.join().expect("a thread that ended");
+
+    let whole = told.rfind('\n').map_or("", |end| &told[..end]);
+    let printed: Vec<&str> = whole.lines().collect();
+    check_order(&printed, &input);
+    let before = records(&log);
+    assert!(printed.len() >= 500 && before.len() >= printed.len());
+    assert_eq!(before[..printed.len()], printed, "what was printed is what is in the log");
+
+    let stdin = File::open(HEADER).expect("the header");
+    let told = support::stdout(Command::new(&*LOG_SERVICE).arg(&log).stdin(stdin));
+    check_order(&told.lines().collect::<Vec<_>>(), &input);
+    let after = records(&log);
+    assert_eq!(after[..before.len()], before);
+    assert_eq!(after.len(), before.len() + input.len() + 1);
+}
+
+#[test]
+fn a_service_says_why_it_cannot_go_on() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let service = |directory: &Path| {
+        let mut service = Command::new(&*LOG_SERVICE);
+        service.arg(directory).stdin(File::open(HEADER).expect("the header"));
+        service
+    };
+    let output = service(Path::new("/no/such/place")).output().expect("a service that starts");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && told.contains("/no/such/place"), "{output:?}");
+
+    let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+    let output = service(&dir.path().join("log")).stdout(full).output().expect("a service that starts");
+    assert!(output.status.code() == Some(1) && !output.stderr.is_empty(), "{output:?}");
+
+    let usage = service(dir.path()).arg("0").output().expect("a service that starts");
+    assert!(usage.status.code() == Some(2) && usage.stderr.starts_with(b"usage: log_service"), "{usage:?}");
+}
