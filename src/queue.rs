@@ -39,7 +39,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A record is `[offset, end)`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -81,6 +81,9 @@ const LOST_PAGE: u32 = 16;
 const ATTENTION_BYTES: u64 = PREFAULT_AHEAD_BYTES / 4;
 /// A writer that has to wait for files gets more of them ahead, up to this.
 const MOST_FILES_AHEAD: u32 = 8;
+
+/// Between tries to give back a buffer while an append waits for one.
+const RELEASE_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 pub struct Queue {
     pub(crate) files: Arc<QueueFiles>,
@@ -487,7 +490,11 @@ impl Queue {
             if !std::mem::replace(&mut waits, true) {
                 count(&counters.pool_waits);
             }
-            pool.wait(returns, deadline).inspect_err(|_| count(&counters.pool_refusals))?;
+            // In turns, as what could not be given back once may be given back then, and perhaps nobody else tries.
+            match pool.wait(returns, deadline.or_earlier(Instant::now() + RELEASE_AGAIN_AFTER)) {
+                Err(error) if error.status() == Status::Timeout && !deadline.has_passed() => {}
+                waited => waited.inspect_err(|_| count(&counters.pool_refusals))?,
+            }
         }
     }
 

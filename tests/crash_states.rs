@@ -252,6 +252,7 @@ impl Script {
     fn cut(&mut self, what: &str, end: u64, call: impl FnOnce(&Queue)) {
         let held = self.disk.holds_worker();
         self.disk.hold_worker(false); // it is waited for
+        self.commit_staged(); // as a truncation does first
         let before = Log::of(self.queue());
         let (index, _) = self.begin(0);
         self.calls[index].kept = false;
@@ -346,7 +347,6 @@ impl Script {
     /// Truncations, with everything that may be under way around them.
     fn run_truncations(&mut self, held: bool) {
         let file = self.options.file_size as usize;
-        let is_staged = self.options.mode == Mode::Staged;
         self.open();
         self.disk.hold_worker(held);
         for len in [40, 600, 700, file / 2, 300] {
@@ -357,35 +357,29 @@ impl Script {
             self.append(len);
         }
         self.commit_staged();
-        if !is_staged {
-            self.truncate_after(self.calls.len() - 1); // in the last file, of what was not flushed
-            self.append(333);
-            self.flush(u64::MAX);
-            self.append(444);
-            self.truncate_after(3); // over ends of files, and below what is durable
-            self.append(555);
-            self.append(file - 40);
-        }
+        self.truncate_after(self.calls.len() - 1); // in the last file, of what was not flushed
+        self.append(333);
+        self.flush(u64::MAX);
+        self.append(444);
+        self.truncate_after(3); // over ends of files, and below what is durable
+        self.append(555);
+        self.append(file - 40);
         self.truncate_before(self.end());
         for len in [file / 2, 100, file - 40, 888, 99] {
             self.append(len);
         }
         self.flush(u64::MAX);
         self.append(200);
-        if !is_staged {
-            // To where a file begins.
-            let begins = |entry: &Entry| entry.kept && entry.span.offset.is_multiple_of(self.options.file_size);
-            let index = self.calls.iter().rposition(begins).expect("a record with which a file begins");
-            self.truncate_after(index);
-            self.append(222);
-        }
+        // To where a file begins.
+        let begins = |entry: &Entry| entry.kept && entry.span.offset.is_multiple_of(self.options.file_size);
+        let index = self.calls.iter().rposition(begins).expect("a record with which a file begins");
+        self.truncate_after(index);
+        self.append(222);
         self.disk.hold_worker(false);
         self.come_to_rest();
         self.close();
         self.open();
-        if !is_staged {
-            self.truncate_after(self.calls.len() - 1); // what a clean close had called durable
-        }
+        self.truncate_after(self.calls.len() - 1); // what a clean close had called durable
         self.append(250);
         self.commit_staged();
         self.truncate_before(self.end());

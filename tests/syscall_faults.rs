@@ -191,12 +191,12 @@ impl Seen {
         for _ in 0..2 {
             if self.note(queue.truncate_after(offset)).is_some() {
                 self.records.truncate(kept);
-                self.durable = self.durable.min(offset);
+                (self.durable, self.committed) = (self.durable.min(offset), self.committed.min(offset));
                 return assert_eq!(queue.offsets().unwrap().committed, offset);
             }
             if self.cut.is_none() && is_poisoned(queue) && self.errors.last().unwrap().status() != Status::Poisoned {
                 self.cut = Some(offset);
-                self.durable = self.durable.min(offset);
+                (self.durable, self.committed) = (self.durable.min(offset), self.committed.min(offset));
             }
         }
     }
@@ -525,7 +525,7 @@ fn check_error(error: &Error, fault: Fault, waits_in_vain: bool) {
     let of_the_fault = fault == Fault::Errno(error.errno());
     let follows = match error.status() {
         Status::Poisoned | Status::Locked | Status::NotDurable => true,
-        Status::Timeout => waits_in_vain,
+        Status::Timeout | Status::Busy => waits_in_vain,
         _ => false,
     };
     assert!(of_the_fault || follows, "{:?} {}: {error}", error.status(), error.errno());

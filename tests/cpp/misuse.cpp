@@ -320,11 +320,6 @@ void arguments_that_make_no_sense() {
   mfq::claim alone = bytes.claim(8);
   FAILS(errc::busy, "claim", bytes.append, "x");
   FAILS(errc::busy, "claim", bytes.claim, 1);
-
-  mfq::options staged = small();
-  staged.mode = MFQ_STAGED;
-  mfq::queue buffered(in_work("buffered"), staged);
-  FAILS(errc::unsupported, "MFQ_STAGED", buffered.truncate_after, 0);
 }
 
 // A file size limit is as good as a full disk.
