@@ -129,6 +129,8 @@ impl Queue {
             }
         };
         self.sync_range(self.positions.flushed(), up_to).inspect_err(poison)?;
+        // STAGED: the allocation thread may have been told of a failure that this sync was then not told of.
+        self.check_not_poisoned()?;
         if self.policy.checkpoint_in_flush {
             self.write_checkpoint(up_to, false, &mut self.checkpoint.lock()).inspect_err(poison)?;
         }

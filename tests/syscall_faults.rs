@@ -287,13 +287,11 @@ impl Seen {
         self.write_staged(&queue);
         self.append(&queue, 91);
         self.start_flush(&queue);
-        if options.mode == Mode::Mmap {
-            self.append(&queue, 300);
-            self.truncate_after(&queue, 1);
-            self.append(&queue, 250);
-            self.truncate_after(&queue, 6); // over ends of files, and below what is durable
-            self.append(&queue, 700);
-        }
+        self.append(&queue, 300);
+        self.truncate_after(&queue, 1);
+        self.append(&queue, 250);
+        self.truncate_after(&queue, 6); // over ends of files, and below what is durable
+        self.append(&queue, 700);
         self.write_staged(&queue);
         self.truncate_before(&queue);
         self.append(&queue, file / 2);
