@@ -51,7 +51,7 @@ class BrokerTest {
     }
 
     private void kill() throws InterruptedException {
-        broker.destroyForcibly();
+        broker.toHandle().destroyForcibly();
         assertEquals(128 + 9, broker.waitFor(), "ended by SIGKILL");
     }
 

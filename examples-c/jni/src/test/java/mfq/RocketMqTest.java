@@ -16,6 +16,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Random;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.stream.Stream;
 import org.apache.rocketmq.common.BrokerConfig;
 import org.apache.rocketmq.common.UtilAll;
 import org.apache.rocketmq.common.message.MessageDecoder;
@@ -95,7 +96,8 @@ class RocketMqTest {
     private static ByteBuffer encoded(MessageExtEncoder encoder, byte[] body, int number) {
         PutMessageResult refused = encoder.encode(message(body, number));
         assertEquals(null, refused);
-        ByteBuffer bytes = encoder.getEncoderBuffer();
+        ByteBuffer bytes = encoder.getEncoderBuffer().clear();
+        bytes.limit(bytes.getInt(0));
         bytes.putLong(QUEUE_OFFSET_AT, number);
         return bytes;
     }
@@ -104,6 +106,15 @@ class RocketMqTest {
         List<byte[]> lines = Support.lines();
         byte[] line = lines.get(number % lines.size());
         return (number + ": " + new String(line)).getBytes();
+    }
+
+    private static void copyFiles(Path from, Path to) throws IOException {
+        Files.createDirectories(to);
+        try (Stream<Path> files = Files.list(from)) {
+            for (Path file : files.filter(Files::isRegularFile).toList()) {
+                Files.copy(file, to.resolve(file.getFileName()));
+            }
+        }
     }
 
     // ---- libmfq's side ------------------------------------------------------------------------------------------
@@ -189,7 +200,7 @@ class RocketMqTest {
                 assertEquals(acknowledged.size(), Integer.parseInt(words[0]), line);
                 acknowledged.add(Long.parseLong(words[1]));
                 if (acknowledged.size() == messages) {
-                    process.destroyForcibly();
+                    process.toHandle().destroyForcibly(); // the other one closes what we read
                 }
             }
             assertEquals(128 + 9, process.waitFor(), "ended by SIGKILL");
@@ -197,12 +208,7 @@ class RocketMqTest {
 
             // A copy is RocketMQ's to recover, as it cuts and zeroes what it does not know.
             Path copy = dir.resolve("copy-" + kill);
-            Files.createDirectories(copy.resolve("commitlog"));
-            try (var files = Files.list(root.resolve("commitlog"))) {
-                for (Path file : files.filter(Files::isRegularFile).toList()) {
-                    Files.copy(file, copy.resolve("commitlog").resolve(file.getFileName()));
-                }
-            }
+            copyFiles(root.resolve("commitlog"), copy.resolve("commitlog"));
             Files.createDirectory(copy.resolve("commitlog/.mfq"));
             DefaultMessageStore store = recovered(copy, kill % 2 == 0);
             for (int number = kill % 2 == 0 ? 0 : first; number < acknowledged.size(); number++) {
@@ -228,6 +234,7 @@ class RocketMqTest {
         for (boolean isClean : List.of(true, false)) {
             Path root = Files.createDirectory(dir.resolve("rocketmq-" + isClean));
             DefaultMessageStore store = store(root);
+            store.start();
             List<Long> offsets = new ArrayList<>();
             for (int number = 0; number < 1500; number++) {
                 PutMessageResult put = store.putMessage(message(body(number), number));
@@ -235,9 +242,12 @@ class RocketMqTest {
                 offsets.add(put.getAppendMessageResult().getWroteOffset());
             }
             long end = store.getMaxPhyOffset();
-            if (isClean) {
-                store.shutdown();
+            if (!isClean) {
+                // As it is while the broker lives: with the files it has made ahead.
+                root = dir.resolve("crashed");
+                copyFiles(dir.resolve("rocketmq-false/commitlog"), root.resolve("commitlog"));
             }
+            store.shutdown();
             try (MappedFileQueue queue = MappedFileQueue.open(root.resolve("commitlog"), commitLog().adopt().build())) {
                 Recovery found = queue.recovery();
                 assertEquals(Recovery.Ended.ADOPTED, found.ended());
@@ -252,16 +262,16 @@ class RocketMqTest {
                     offsets.add(append(queue, encoder, number).offset());
                 }
             }
-            if (!isClean) {
-                store.shutdown();
-            }
-            DefaultMessageStore again = recovered(root, false);
+            DefaultMessageStore again = recovered(root, !isClean);
+            again.start();
             for (int number = 0; number < offsets.size(); number++) {
                 assertMessage(again, offsets.get(number), number);
             }
             PutMessageResult put = again.putMessage(message(body(2500), 2500));
             assertEquals(PutMessageStatus.PUT_OK, put.getPutMessageStatus());
-            assertMessage(again, put.getAppendMessageResult().getWroteOffset(), 2500);
+            long last = put.getAppendMessageResult().getWroteOffset();
+            assertTrue(last >= offsets.get(2499));
+            assertArrayEquals(body(2500), again.lookMessageByOffset(last).getBody());
             again.shutdown();
         }
     }
