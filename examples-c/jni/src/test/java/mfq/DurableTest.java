@@ -38,6 +38,18 @@ class DurableTest {
         }
     }
 
+    /** No event comes any more that would tell of it. */
+    @Test
+    void aFutureOfWhatIsDurableAlreadyCompletes() throws Exception {
+        Options options = small().flushPolicy(Options.FlushPolicy.EVERY_APPEND).build();
+        try (MappedFileQueue queue = MappedFileQueue.open(dir.resolve("queue"), options)) {
+            for (int i = 0; i < 500; i++) {
+                long at = get(queue.appendDurable("durable by its append".getBytes()));
+                assertTrue(queue.offsets().flushed() > at);
+            }
+        }
+    }
+
     @Test
     void whatIsPendingAtACloseIsDurableByIt() throws Exception {
         for (int round = 0; round < 20; round++) {

@@ -37,7 +37,7 @@ class RocketMqTest {
     private static final int FILE_BYTES = 64 * 1024;
     /** Where a message of RocketMQ holds its number in its queue and its offset in the log. */
     private static final int QUEUE_OFFSET_AT = 20, PHYSICAL_OFFSET_AT = 28;
-    private static final int KILLS = 10;
+    private static final int KILLS = Integer.parseInt(System.getenv().getOrDefault("MFQ_JAVA_KILLS", "10"));
 
     @TempDir Path dir;
 
