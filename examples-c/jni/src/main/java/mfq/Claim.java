@@ -14,6 +14,7 @@ public final class Claim implements AutoCloseable {
     private final long[] claim;
     private final ByteBuffer buffer;
     private final boolean isCopied;
+    private final Leaks.End end;
     private boolean isOpen = true;
 
     Claim(MappedFileQueue queue, long[] claim, ByteBuffer inPlace) {
@@ -21,6 +22,8 @@ public final class Claim implements AutoCloseable {
         this.claim = claim;
         isCopied = inPlace == null;
         buffer = isCopied ? ByteBuffer.allocateDirect((int) claim[1]) : inPlace;
+        // An open one holds up the queue's readers, and its file beyond the queue's close.
+        end = new Leaks.End(this, "a claim at", claim[2], () -> Native.abort(claim));
     }
 
     /** Where the record will be. */
@@ -81,5 +84,6 @@ public final class Claim implements AutoCloseable {
     private void end() {
         isOpen = false;
         buffer.limit(0);
+        end.come();
     }
 }

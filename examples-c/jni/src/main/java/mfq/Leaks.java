@@ -18,23 +18,29 @@ final class Leaks {
         private final Runnable close;
 
         /** {@code close} must not refer to {@code of}. */
-        End(Object of, String name, Runnable close) {
+        End(Object of, String what, Object where, Runnable close) {
             this.close = close;
             AtomicBoolean come = this.come;
             cleanable = CLEANER.register(of, () -> {
                 if (come.compareAndSet(false, true)) {
-                    LOG.log(System.Logger.Level.WARNING, "{0} was never closed; it is now", name);
+                    LOG.log(System.Logger.Level.WARNING, "{0} {1} was never closed; it is now", what, String.valueOf(where));
                     close.run();
                 }
             });
         }
 
-        /** Closes it, if nobody has; whether this did. */
-        boolean close() {
+        /** Closes it, if nobody has. */
+        void close() {
+            if (come()) {
+                close.run();
+            }
+        }
+
+        /** It has come to its end in another way; whether that is the first. */
+        boolean come() {
             boolean first = come.compareAndSet(false, true);
             if (first) {
                 cleanable.clean();
-                close.run();
             }
             return first;
         }

@@ -40,7 +40,7 @@ public final class MappedFileQueue implements AutoCloseable {
 
     private MappedFileQueue(long queue, String path, Options options) {
         handle = new Handle(queue, path);
-        end = new Leaks.End(this, "the queue " + path, handle::close);
+        end = new Leaks.End(this, "the queue", path, handle::close);
         isRecord = options.format == Options.Format.RECORD;
         isClaimInPlace = isRecord && options.mode == Options.Mode.MMAP;
     }

@@ -9,7 +9,7 @@ public final class QueueFile implements AutoCloseable {
 
     QueueFile(long file, String path) {
         this.file = file;
-        end = new Leaks.End(this, "a file of " + path, () -> Native.fileRelease(file));
+        end = new Leaks.End(this, "a file of", path, () -> Native.fileRelease(file));
     }
 
     /** The queue's offset of the file's first byte. */

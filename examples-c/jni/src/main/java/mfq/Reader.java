@@ -21,7 +21,7 @@ public final class Reader implements Iterator<View>, AutoCloseable {
     Reader(MappedFileQueue queue, long reader, String path) {
         this.queue = queue;
         this.reader = reader;
-        end = new Leaks.End(this, "a reader of " + path, () -> Native.readerClose(reader));
+        end = new Leaks.End(this, "a reader of", path, () -> Native.readerClose(reader));
     }
 
     /** Whether there is a record now. */

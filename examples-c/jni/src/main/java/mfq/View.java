@@ -15,7 +15,7 @@ public final class View implements AutoCloseable {
     View(long[] view, ByteBuffer buffer, boolean isHeld) {
         this.view = view;
         this.buffer = buffer;
-        end = isHeld ? new Leaks.End(this, "a view at " + view[2], () -> Native.viewRelease(view)) : null;
+        end = isHeld ? new Leaks.End(this, "a view at", view[2], () -> Native.viewRelease(view)) : null;
     }
 
     /** Where the record begins. */

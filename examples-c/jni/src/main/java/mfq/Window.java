@@ -1,6 +1,7 @@
 package mfq;
 
 import java.nio.ByteBuffer;
+import java.util.concurrent.atomic.AtomicInteger;
 
 /**
  * One mapped file as one buffer, of which claims, views and files hand out parts. Every part refers to the whole, and the
@@ -8,6 +9,10 @@ import java.nio.ByteBuffer;
  * that is gone. That costs no {@code Cleaner} for each record, and no new direct buffer.
  */
 final class Window {
+    /** So many more files that are held have the garbage collector asked, as direct memory does: mappings are not endless. */
+    private static final int MANY = 1024;
+    private static final AtomicInteger HELD = new AtomicInteger();
+
     private final long base;
     private final ByteBuffer writable;
     private final ByteBuffer readable;
@@ -17,7 +22,13 @@ final class Window {
         this.base = base;
         writable = Native.memory(base, size);
         readable = writable.asReadOnlyBuffer();
-        Leaks.CLEANER.register(writable, () -> Native.fileRelease(file));
+        Leaks.CLEANER.register(writable, () -> {
+            HELD.decrementAndGet();
+            Native.fileRelease(file);
+        });
+        if (HELD.incrementAndGet() % MANY == 0) {
+            System.gc();
+        }
     }
 
     /** Of the file in which the offset lies. */

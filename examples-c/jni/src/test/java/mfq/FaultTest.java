@@ -104,7 +104,7 @@ class FaultTest {
         private static final int RECORD_BYTES = 8000, RECORDS = 120, CUT_BYTES = 100 * 4096;
 
         public static void main(String[] arguments) throws Exception {
-            long wanted = Long.parseLong(arguments[1]), lost = 0, inJava = 0;
+            long wanted = Long.parseLong(arguments[1]), lost = 0, inJava = 0, rounds = 0;
             Path path = Path.of(arguments[0], "queue");
             MappedFileQueue.installSigbusGuard();
             MappedFileQueue.installSigbusGuard();
@@ -118,7 +118,7 @@ class FaultTest {
                 }
                 View whole = queue.view(0), beyond = queue.view(at.get(80).offset());
                 // Not durable before the claim ends, which it does not.
-                queue.claim(8);
+                Claim open = queue.claim(8);
                 CompletableFuture<Long> pending = queue.appendDurable(record);
                 assertFalse(pending.isDone());
                 try (RandomAccessFile file = new RandomAccessFile(path.resolve("0".repeat(20)).toFile(), "rw")) {
@@ -147,7 +147,12 @@ class FaultTest {
                 fails(Status.POISONED, "SIGBUS", () -> queue.append(record));
                 fails(Status.POISONED, "SIGBUS", () -> queue.flush(MappedFileQueue.EVERYTHING, 0));
                 fails(Status.POISONED, "SIGBUS", queue::close);
+                open.close();
                 Support.delete(path);
+                // Each page that was replaced is a mapping of its own, until nothing refers to the file.
+                if (++rounds % 50 == 0) {
+                    System.gc();
+                }
             }
             System.out.printf("  SIGBUS: %d records lost to it in a JVM, %d views read in Java, and it lives%n", lost, inJava);
         }

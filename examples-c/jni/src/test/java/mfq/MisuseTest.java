@@ -296,6 +296,14 @@ class MisuseTest {
             return reports.stream().anyMatch(report -> report.contains("the queue " + forgotten))
                     && reports.stream().anyMatch(report -> report.contains("a view at"));
         }, "a report of the leak");
+        // Nobody waits for a claim for ever that nobody can commit.
+        queue.claim(100);
+        Span behind = queue.append(new byte[10]);
+        Support.until(() -> {
+            System.gc();
+            return queue.offsets().committed() == behind.end();
+        }, "the claim's end");
+        Support.until(() -> reports.stream().anyMatch(report -> report.contains("a claim at 0")), "a report of the claim");
         log.removeHandler(listener);
         // Its lock is let go, once the close has come to its end.
         Support.until(() -> {
