@@ -272,7 +272,8 @@ JNIEXPORT void JNICALL Java_mfq_Native_readDirect(JNIEnv *env, jclass type, jlon
   char *start = (*env)->GetDirectBufferAddress(env, into);
   size_t len;
   uint64_t next;
-  mfq_status_t status = mfq_read(to_queue(queue), (uint64_t)offset, start == NULL ? NULL : start + at, (size_t)cap, &len, &next);
+  char *buf = start == NULL ? NULL : start + at;
+  mfq_status_t status = mfq_read(to_queue(queue), (uint64_t)offset, buf, (size_t)cap, &len, &next);
   if (status < 0) {
     check(env, status);
     return;
