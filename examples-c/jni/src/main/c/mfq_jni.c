@@ -1,0 +1,456 @@
+/* The glue between mfq.Native and libmfq: decode, call, encode. It keeps nothing: every handle goes to Java as a number, and the
+ * library itself knows which ones have ended. No native thread ever attaches to the JVM. */
+
+#include <jni.h>
+#include <mfq.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "mfq_Native.h"
+
+/* What is copied out of the Java heap lies on the stack up to here, and beyond it in memory of its own. It is copied, and not
+ * pinned by GetPrimitiveArrayCritical: an append may wait for a file, and the garbage collector would wait for it. */
+#define STACK_BYTES 16384
+
+static jclass native_class;
+static jmethodID failure_method;
+
+JNIEXPORT jint JNICALL JNI_OnLoad(JavaVM *vm, void *reserved) {
+  (void)reserved;
+  JNIEnv *env;
+  if ((*vm)->GetEnv(vm, (void **)&env, JNI_VERSION_1_8) != JNI_OK) return JNI_ERR;
+  jclass found = (*env)->FindClass(env, "mfq/Native");
+  if (found == NULL) return JNI_ERR;
+  native_class = (*env)->NewGlobalRef(env, found);
+  if (native_class == NULL) return JNI_ERR;
+  failure_method = (*env)->GetStaticMethodID(env, native_class, "failure", "(II[BJJ)Lmfq/MfqException;");
+  return failure_method == NULL ? JNI_ERR : JNI_VERSION_1_8;
+}
+
+/* ---- failures ------------------------------------------------------------------------------------------------------ */
+
+static void throw_at(JNIEnv *env, mfq_status_t status, mfq_span_t at) {
+  char text[512];
+  size_t len = mfq_last_error(text, sizeof text);
+  if (len >= sizeof text) len = sizeof text - 1;
+  jbyteArray sentence = (*env)->NewByteArray(env, (jsize)len);
+  if (sentence == NULL) return;
+  (*env)->SetByteArrayRegion(env, sentence, 0, (jsize)len, (const jbyte *)text);
+  jobject failure = (*env)->CallStaticObjectMethod(env, native_class, failure_method, (jint)status,
+                                                   (jint)mfq_last_errno(), sentence, (jlong)at.offset, (jlong)at.end);
+  if ((*env)->ExceptionCheck(env)) return;
+  (*env)->Throw(env, (jthrowable)failure);
+}
+
+static void check(JNIEnv *env, mfq_status_t status) {
+  if (status < 0) throw_at(env, status, (mfq_span_t){0, 0});
+}
+
+static void throw_no_memory(JNIEnv *env, const char *what) {
+  jclass type = (*env)->FindClass(env, "java/lang/OutOfMemoryError");
+  if (type != NULL) (*env)->ThrowNew(env, type, what);
+}
+
+static jlong end_or_throw(JNIEnv *env, mfq_status_t status, mfq_span_t at) {
+  if (status < 0) throw_at(env, status, at);
+  return (jlong)at.end;
+}
+
+/* ---- numbers ------------------------------------------------------------------------------------------------------- */
+
+static jlong from_pointer(const void *pointer) { return (jlong)(intptr_t)pointer; }
+static void *to_pointer(jlong number) { return (void *)(intptr_t)number; }
+static mfq_queue_t *to_queue(jlong number) { return to_pointer(number); }
+static mfq_reader_t *to_reader(jlong number) { return to_pointer(number); }
+static mfq_file_t *to_file(jlong number) { return to_pointer(number); }
+
+#define COUNT(array) ((jsize)(sizeof(array) / sizeof *(array)))
+
+static void encode(JNIEnv *env, jlongArray to, const jlong *numbers, jsize count) {
+  (*env)->SetLongArrayRegion(env, to, 0, count, numbers);
+}
+
+static void encode_view(JNIEnv *env, jlongArray to, const mfq_view_t *view) {
+  jlong numbers[] = {from_pointer(view->ptr), (jlong)view->len,      (jlong)view->offset,  (jlong)view->end,
+                     view->time_ms,           (jlong)view->token[0], (jlong)view->token[1]};
+  encode(env, to, numbers, COUNT(numbers));
+}
+
+static mfq_claim_t decode_claim(JNIEnv *env, jlongArray from) {
+  jlong numbers[5];
+  (*env)->GetLongArrayRegion(env, from, 0, COUNT(numbers), numbers);
+  return (mfq_claim_t){to_pointer(numbers[0]), (size_t)numbers[1], (uint64_t)numbers[2],
+                       {(uint64_t)numbers[3], (uint64_t)numbers[4]}};
+}
+
+/* ---- the library --------------------------------------------------------------------------------------------------- */
+
+JNIEXPORT void JNICALL Java_mfq_Native_installSigbusGuard(JNIEnv *env, jclass type) {
+  (void)type;
+  check(env, mfq_install_sigbus_guard());
+}
+
+JNIEXPORT jstring JNICALL Java_mfq_Native_version(JNIEnv *env, jclass type) {
+  (void)type;
+  return (*env)->NewStringUTF(env, mfq_version());
+}
+
+/* ---- a queue and its files ----------------------------------------------------------------------------------------- */
+
+JNIEXPORT jlong JNICALL Java_mfq_Native_open(JNIEnv *env, jclass type, jbyteArray path, jlongArray from) {
+  (void)type;
+  jlong of[15];
+  mfq_options_t options;
+  (*env)->GetLongArrayRegion(env, from, 0, COUNT(of), of);
+  if ((*env)->ExceptionCheck(env)) return 0;
+  mfq_options_init(&options, sizeof options);
+  options.file_size = (uint64_t)of[0];
+  options.start_offset = (uint64_t)of[1];
+  options.format = (uint32_t)of[2];
+  options.filler = (uint32_t)of[3];
+  options.mode = (uint32_t)of[4];
+  options.flush_policy = (uint32_t)of[5];
+  options.flush_interval_ms = (int32_t)of[6];
+  options.flush_least_pages = (uint32_t)of[7];
+  options.append_timeout_ms = (int32_t)of[8];
+  options.files_ahead = (uint32_t)of[9];
+  options.pool_buffers = (uint32_t)of[10];
+  options.commit_interval_ms = (int32_t)of[11];
+  options.permissions = (uint32_t)of[12];
+  options.flags = (uint32_t)of[13];
+  options.walk = of[14] ? mfq_walk_rocketmq : NULL;
+
+  jsize len = (*env)->GetArrayLength(env, path);
+  char *name = malloc((size_t)len + 1);
+  if (name == NULL) {
+    throw_no_memory(env, "a path");
+    return 0;
+  }
+  (*env)->GetByteArrayRegion(env, path, 0, len, (jbyte *)name);
+  name[len] = 0;
+  mfq_queue_t *queue = NULL;
+  mfq_status_t status = mfq_open(name, &options, &queue);
+  free(name);
+  check(env, status);
+  return from_pointer(queue);
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_close(JNIEnv *env, jclass type, jlong queue) {
+  (void)type;
+  check(env, mfq_close(to_queue(queue)));
+}
+
+JNIEXPORT jlong JNICALL Java_mfq_Native_getLast(JNIEnv *env, jclass type, jlong queue, jint timeout_ms) {
+  (void)type;
+  mfq_file_t *file = NULL;
+  check(env, mfq_get_last(to_queue(queue), timeout_ms, &file));
+  return from_pointer(file);
+}
+
+JNIEXPORT jlong JNICALL Java_mfq_Native_find(JNIEnv *env, jclass type, jlong queue, jlong offset) {
+  (void)type;
+  mfq_file_t *file = NULL;
+  check(env, mfq_find(to_queue(queue), (uint64_t)offset, &file));
+  return from_pointer(file);
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_fileInfo(JNIEnv *env, jclass type, jlong file, jlongArray to) {
+  (void)type;
+  mfq_file_info_t info = {.struct_size = sizeof info};
+  mfq_status_t status = mfq_file_info(to_file(file), &info);
+  if (status < 0) {
+    check(env, status);
+    return;
+  }
+  jlong numbers[] = {(jlong)info.start,     (jlong)info.size,    (jlong)info.wrote,
+                     (jlong)info.committed, (jlong)info.flushed, from_pointer(info.base)};
+  encode(env, to, numbers, COUNT(numbers));
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_fileRelease(JNIEnv *env, jclass type, jlong file) {
+  (void)type;
+  check(env, mfq_file_release(to_file(file)));
+}
+
+JNIEXPORT jobject JNICALL Java_mfq_Native_memory(JNIEnv *env, jclass type, jlong address, jlong len) {
+  (void)type;
+  return (*env)->NewDirectByteBuffer(env, to_pointer(address), len);
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_copy(JNIEnv *env, jclass type, jlong address, jobject to, jint len) {
+  (void)type;
+  memcpy((*env)->GetDirectBufferAddress(env, to), to_pointer(address), (size_t)len);
+}
+
+/* ---- appending ----------------------------------------------------------------------------------------------------- */
+
+JNIEXPORT jlong JNICALL Java_mfq_Native_append(JNIEnv *env, jclass type, jlong queue, jbyteArray bytes, jint from,
+                                               jint len) {
+  (void)type;
+  jbyte on_stack[STACK_BYTES];
+  jbyte *copy = len <= STACK_BYTES ? on_stack : malloc((size_t)len);
+  if (copy == NULL) {
+    throw_no_memory(env, "a record's copy");
+    return 0;
+  }
+  mfq_span_t at = {0, 0};
+  (*env)->GetByteArrayRegion(env, bytes, from, len, copy);
+  mfq_status_t status = mfq_append(to_queue(queue), copy, (size_t)len, &at);
+  if (copy != on_stack) free(copy);
+  return end_or_throw(env, status, at);
+}
+
+JNIEXPORT jlong JNICALL Java_mfq_Native_appendDirect(JNIEnv *env, jclass type, jlong queue, jobject bytes, jint from,
+                                                     jint len) {
+  (void)type;
+  const char *start = (*env)->GetDirectBufferAddress(env, bytes);
+  mfq_span_t at = {0, 0};
+  return end_or_throw(env, mfq_append(to_queue(queue), start == NULL ? NULL : start + from, (size_t)len, &at), at);
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_appendBatch(JNIEnv *env, jclass type, jlong queue, jbyteArray bytes,
+                                                   jintArray lengths, jlongArray to) {
+  (void)type;
+  jsize count = (*env)->GetArrayLength(env, lengths), len = (*env)->GetArrayLength(env, bytes);
+  jbyte *copy = malloc((size_t)len + 1);
+  jint *each = calloc((size_t)count + 1, sizeof *each);
+  mfq_slice_t *records = calloc((size_t)count + 1, sizeof *records);
+  mfq_span_t *at = calloc((size_t)count + 1, sizeof *at);
+  if (copy == NULL || each == NULL || records == NULL || at == NULL) {
+    throw_no_memory(env, "a batch's copy");
+  } else {
+    (*env)->GetByteArrayRegion(env, bytes, 0, len, copy);
+    (*env)->GetIntArrayRegion(env, lengths, 0, count, each);
+    const jbyte *next = copy;
+    for (jsize i = 0; i < count; next += each[i++]) records[i] = (mfq_slice_t){next, (size_t)each[i]};
+    mfq_status_t status = mfq_append_batch(to_queue(queue), records, (size_t)count, at);
+    if (status < 0) throw_at(env, status, count > 0 ? (mfq_span_t){at[0].offset, at[count - 1].end} : (mfq_span_t){0, 0});
+    /* A span is an offset and an end, and so is it in Java. */
+    else (*env)->SetLongArrayRegion(env, to, 0, 2 * count, (const jlong *)(const void *)at);
+  }
+  free(copy), free(each), free(records), free(at);
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_claim(JNIEnv *env, jclass type, jlong queue, jint len, jlongArray to) {
+  (void)type;
+  mfq_claim_t claim;
+  mfq_status_t status = mfq_claim(to_queue(queue), (size_t)len, &claim);
+  if (status < 0) {
+    check(env, status);
+    return;
+  }
+  jlong numbers[] = {from_pointer(claim.ptr), (jlong)claim.len, (jlong)claim.offset, (jlong)claim.token[0],
+                     (jlong)claim.token[1]};
+  encode(env, to, numbers, COUNT(numbers));
+}
+
+JNIEXPORT jlong JNICALL Java_mfq_Native_commit(JNIEnv *env, jclass type, jlongArray from, jint len, jobject bytes) {
+  (void)type;
+  mfq_claim_t claim = decode_claim(env, from);
+  mfq_span_t at = {0, 0};
+  if (bytes != NULL && len >= 0 && (size_t)len <= claim.len)
+    memcpy(claim.ptr, (*env)->GetDirectBufferAddress(env, bytes), (size_t)len);
+  return end_or_throw(env, mfq_commit(&claim, (size_t)len, &at), at);
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_abort(JNIEnv *env, jclass type, jlongArray from) {
+  (void)type;
+  mfq_claim_t claim = decode_claim(env, from);
+  check(env, mfq_abort(&claim));
+}
+
+/* ---- reading ------------------------------------------------------------------------------------------------------- */
+
+JNIEXPORT void JNICALL Java_mfq_Native_readDirect(JNIEnv *env, jclass type, jlong queue, jlong offset, jobject into,
+                                                  jint at, jint cap, jlongArray to) {
+  (void)type;
+  char *start = (*env)->GetDirectBufferAddress(env, into);
+  size_t len;
+  uint64_t next;
+  char *buf = start == NULL ? NULL : start + at;
+  mfq_status_t status = mfq_read(to_queue(queue), (uint64_t)offset, buf, (size_t)cap, &len, &next);
+  if (status < 0) {
+    check(env, status);
+    return;
+  }
+  jlong numbers[] = {(jlong)len, (jlong)next};
+  encode(env, to, numbers, COUNT(numbers));
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_view(JNIEnv *env, jclass type, jlong queue, jlong offset, jlongArray to) {
+  (void)type;
+  mfq_view_t view;
+  mfq_status_t status = mfq_view(to_queue(queue), (uint64_t)offset, &view);
+  if (status < 0) check(env, status);
+  else encode_view(env, to, &view);
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_viewRelease(JNIEnv *env, jclass type, jlongArray from) {
+  (void)type;
+  jlong of[7];
+  (*env)->GetLongArrayRegion(env, from, 0, COUNT(of), of);
+  mfq_view_t view = {to_pointer(of[0]), (size_t)of[1],  (uint64_t)of[2],
+                     (uint64_t)of[3],   (int64_t)of[4], {(uint64_t)of[5], (uint64_t)of[6]}};
+  check(env, mfq_view_release(&view));
+}
+
+JNIEXPORT jlong JNICALL Java_mfq_Native_readerOpen(JNIEnv *env, jclass type, jlong queue, jlong offset) {
+  (void)type;
+  mfq_reader_t *reader = NULL;
+  check(env, mfq_reader_open(to_queue(queue), (uint64_t)offset, &reader));
+  return from_pointer(reader);
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_readerNext(JNIEnv *env, jclass type, jlong reader, jint timeout_ms, jlongArray to) {
+  (void)type;
+  mfq_view_t view;
+  mfq_status_t status = mfq_reader_next(to_reader(reader), timeout_ms, &view);
+  if (status < 0) check(env, status);
+  else encode_view(env, to, &view);
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_readerSeek(JNIEnv *env, jclass type, jlong reader, jlong offset) {
+  (void)type;
+  check(env, mfq_reader_seek(to_reader(reader), (uint64_t)offset));
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_readerClose(JNIEnv *env, jclass type, jlong reader) {
+  (void)type;
+  check(env, mfq_reader_close(to_reader(reader)));
+}
+
+/* ---- offsets and durability ---------------------------------------------------------------------------------------- */
+
+JNIEXPORT void JNICALL Java_mfq_Native_flush(JNIEnv *env, jclass type, jlong queue, jlong up_to, jint timeout_ms) {
+  (void)type;
+  check(env, mfq_flush(to_queue(queue), (uint64_t)up_to, timeout_ms));
+}
+
+static jboolean is_flushed(JNIEnv *env, mfq_queue_t *queue, jlong offset) {
+  mfq_status_t status = mfq_wait(queue, MFQ_FLUSHED, (uint64_t)offset, 0);
+  if (status != MFQ_E_TIMEOUT) check(env, status);
+  return status == MFQ_OK;
+}
+
+JNIEXPORT jboolean JNICALL Java_mfq_Native_flushStart(JNIEnv *env, jclass type, jlong queue, jlong up_to) {
+  (void)type;
+  mfq_status_t status = mfq_flush_start(to_queue(queue), (uint64_t)up_to);
+  if (status < 0) {
+    check(env, status);
+    return JNI_FALSE;
+  }
+  return is_flushed(env, to_queue(queue), up_to);
+}
+
+JNIEXPORT jboolean JNICALL Java_mfq_Native_isFlushed(JNIEnv *env, jclass type, jlong queue, jlong offset) {
+  (void)type;
+  return is_flushed(env, to_queue(queue), offset);
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_await(JNIEnv *env, jclass type, jlong queue, jint which, jlong offset,
+                                             jint timeout_ms) {
+  (void)type;
+  check(env, mfq_wait(to_queue(queue), which, (uint64_t)offset, timeout_ms));
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_offsets(JNIEnv *env, jclass type, jlong queue, jlongArray to) {
+  (void)type;
+  mfq_offsets_t of = {.struct_size = sizeof of};
+  mfq_status_t status = mfq_offsets(to_queue(queue), &of);
+  if (status < 0) {
+    check(env, status);
+    return;
+  }
+  jlong numbers[] = {(jlong)of.min, (jlong)of.reserved, (jlong)of.wrote, (jlong)of.committed, (jlong)of.flushed};
+  encode(env, to, numbers, COUNT(numbers));
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_recovery(JNIEnv *env, jclass type, jlong queue, jlongArray to) {
+  (void)type;
+  mfq_recovery_t of = {.struct_size = sizeof of};
+  mfq_status_t status = mfq_recovery(to_queue(queue), &of);
+  if (status < 0) {
+    check(env, status);
+    return;
+  }
+  jlong numbers[] = {(jlong)of.ended,       (jlong)of.lost_stretches,   (jlong)of.cut_at,
+                     (jlong)of.cut_bytes,   (jlong)of.verified_to,      (jlong)of.unverified_bytes,
+                     (jlong)of.claims_passed_over, (jlong)of.record_beyond, (jlong)of.lost_bytes,
+                     (jlong)of.first_lost};
+  encode(env, to, numbers, COUNT(numbers));
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_stats(JNIEnv *env, jclass type, jlong queue, jlongArray to) {
+  (void)type;
+  mfq_stats_t of = {.struct_size = sizeof of};
+  mfq_status_t status = mfq_stats(to_queue(queue), &of);
+  if (status < 0) {
+    check(env, status);
+    return;
+  }
+  jlong numbers[18 + MFQ_CREATION_BUCKETS] = {
+      (jlong)of.appends,           (jlong)of.bytes,
+      (jlong)of.rolls_ready,       (jlong)of.rolls_waited,
+      (jlong)of.rolls_timed_out,   (jlong)of.files_created,
+      (jlong)of.slow_creations,    (jlong)of.failed_creations,
+      (jlong)of.expired_requests,  (jlong)of.superseded_requests,
+      (jlong)of.self_served_creations, (jlong)of.open_claims,
+      (jlong)of.oldest_claim_offset, (jlong)of.oldest_claim_age_ms,
+      (jlong)of.prefaulted_to,     (jlong)of.pool_waits,
+      (jlong)of.pool_refusals,     (jlong)of.pool_free};
+  for (int i = 0; i < MFQ_CREATION_BUCKETS; i++) numbers[18 + i] = (jlong)of.creation_us[i];
+  encode(env, to, numbers, COUNT(numbers));
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_truncateAfter(JNIEnv *env, jclass type, jlong queue, jlong offset) {
+  (void)type;
+  check(env, mfq_truncate_after(to_queue(queue), (uint64_t)offset));
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_truncateBefore(JNIEnv *env, jclass type, jlong queue, jlong offset) {
+  (void)type;
+  check(env, mfq_truncate_before(to_queue(queue), (uint64_t)offset));
+}
+
+/* ---- events -------------------------------------------------------------------------------------------------------- */
+
+JNIEXPORT jint JNICALL Java_mfq_Native_events(JNIEnv *env, jclass type, jlong queue) {
+  (void)type;
+  int32_t fd, again;
+  mfq_status_t status = mfq_event_fd(to_queue(queue), &fd);
+  if (status < 0) {
+    check(env, status);
+    return -1;
+  }
+  int duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  /* A close in between may have given the number to another file; while the queue is open it has not. */
+  status = mfq_event_fd(to_queue(queue), &again);
+  if (status < 0 || duplicate < 0) {
+    if (duplicate >= 0) close(duplicate);
+    if (status < 0) check(env, status);
+    else throw_no_memory(env, "a descriptor for events");
+    return -1;
+  }
+  return duplicate;
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_awaitEvent(JNIEnv *env, jclass type, jint events) {
+  (void)env, (void)type;
+  struct pollfd poll_on = {.fd = events, .events = POLLIN};
+  uint64_t count;
+  while (poll(&poll_on, 1, -1) < 0 && errno == EINTR) {
+  }
+  /* Non-blocking: somebody else's read of the same event does no harm. */
+  while (read(events, &count, sizeof count) < 0 && errno == EINTR) {
+  }
+}
+
+JNIEXPORT void JNICALL Java_mfq_Native_closeEvents(JNIEnv *env, jclass type, jint events) {
+  (void)env, (void)type;
+  close(events);
+}

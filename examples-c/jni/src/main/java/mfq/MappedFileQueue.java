@@ -1,0 +1,402 @@
+package mfq;
+
+import static java.util.Objects.requireNonNull;
+
+import java.lang.ref.Reference;
+import java.nio.ByteBuffer;
+import java.nio.ReadOnlyBufferException;
+import java.nio.charset.Charset;
+import java.nio.file.Path;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Objects;
+import java.util.concurrent.CompletableFuture;
+import java.util.function.Supplier;
+
+/**
+ * A queue of memory-mapped files. {@code mfq.h} is the manual: what a return promises, what each call may wait for, and
+ * what each status means. Calls fail with {@link MfqException}, which carries the library's own sentence.
+ *
+ * <p>Threads: every method can be called from any thread at any time; {@link #close} too, which lets the calls of others
+ * come out with {@link Status#CLOSED}. A call that waits is not ended by {@link Thread#interrupt}.
+ *
+ * <p>A {@code timeoutMs} of 0 does not wait, a negative one waits for ever.
+ */
+public final class MappedFileQueue implements AutoCloseable {
+    /** As {@code upTo} of a flush: all that was appended or claimed when the call began. */
+    public static final long EVERYTHING = -1;
+
+    private static final int HEADER_BYTES = 16, ALIGNMENT = 8;
+    private static final int COMMITTED = 0, FLUSHED = 1;
+    private static final Charset PATHS = Charset.forName(System.getProperty("sun.jnu.encoding"));
+
+    private final Handle handle;
+    private final Leaks.End end;
+    private final boolean isRecord;
+    /** Whether claims are in the file itself. */
+    private final boolean isClaimInPlace;
+    /** Of the file that claims or views were in last. */
+    private volatile Window claimed, viewed;
+
+    private MappedFileQueue(long queue, String path, Options options) {
+        handle = new Handle(queue, path);
+        end = new Leaks.End(this, "the queue", path, handle::close);
+        isRecord = options.format == Options.Format.RECORD;
+        isClaimInPlace = isRecord && options.mode == Options.Mode.MMAP;
+    }
+
+    /** Opens the queue in a directory, and creates it if it is not there; ends with {@link #close}. */
+    public static MappedFileQueue open(Path directory) {
+        return open(directory, Options.DEFAULT);
+    }
+
+    public static MappedFileQueue open(Path directory, Options options) {
+        String path = directory.toString();
+        return new MappedFileQueue(Native.open(path.getBytes(PATHS), options.numbers()), path, options);
+    }
+
+    /** The version of the native library. */
+    public static String libraryVersion() {
+        return Native.version();
+    }
+
+    /**
+     * Makes an error of SIGBUS in the library's mappings: see {@code mfq_install_sigbus_guard}. For the whole process and
+     * for ever. A JVM under {@code -Xcheck:jni} wants libjsig preloaded beside it.
+     */
+    public static void installSigbusGuard() {
+        Native.installSigbusGuard();
+    }
+
+    // ---- appending ----------------------------------------------------------------------------------------------
+
+    /** Appends one record. */
+    public Span append(byte[] record) {
+        return append(record, 0, record.length);
+    }
+
+    public Span append(byte[] bytes, int from, int len) {
+        Objects.checkFromIndexSize(from, len, bytes.length);
+        try {
+            return spanOf(Native.append(handle.queue, bytes, from, len), len);
+        } finally {
+            Reference.reachabilityFence(this);
+        }
+    }
+
+    /** Appends what remains in the buffer, which is empty afterwards: a direct one without a copy on the way. */
+    public Span append(ByteBuffer record) {
+        int from = record.position(), len = record.remaining();
+        Span at;
+        if (record.isDirect()) {
+            try {
+                at = spanOf(Native.appendDirect(handle.queue, record, from, len), len);
+            } finally {
+                Reference.reachabilityFence(this);
+            }
+        } else if (record.hasArray()) {
+            at = append(record.array(), record.arrayOffset() + from, len);
+        } else {
+            byte[] copy = new byte[len];
+            record.get(from, copy);
+            at = append(copy);
+        }
+        record.position(from + len);
+        return at;
+    }
+
+    /** Appends records, all or none. */
+    public List<Span> appendBatch(List<byte[]> records) {
+        int[] lengths = records.stream().mapToInt(record -> record.length).toArray();
+        ByteBuffer all = ByteBuffer.allocate(Arrays.stream(lengths).reduce(0, Math::addExact));
+        records.forEach(all::put);
+        long[] spans = new long[2 * lengths.length];
+        try {
+            Native.appendBatch(handle.queue, all.array(), lengths, spans);
+        } finally {
+            Reference.reachabilityFence(this);
+        }
+        Span[] at = new Span[lengths.length];
+        Arrays.setAll(at, i -> new Span(spans[2 * i], spans[2 * i + 1]));
+        return List.of(at);
+    }
+
+    /** A buffer in which the host writes a record by itself; its place is known before. */
+    public Claim claim(int len) {
+        long[] claim = new long[Native.CLAIM];
+        try {
+            Native.claim(handle.queue, len, claim);
+            return new Claim(this, claim, isClaimInPlace ? inPlace(claim) : null);
+        } finally {
+            Reference.reachabilityFence(this);
+        }
+    }
+
+    /**
+     * Appends one record and asks for it to be flushed. The future completes with the record's offset once the record is
+     * on stable storage; many share a sync. It fails with what the append failed with, and with
+     * {@link NotDurableException} if the record is appended but its flush has failed. A queue that is closed completes
+     * what is pending: it flushes everything.
+     *
+     * <p>Threads: no thread waits for a future. What depends on one runs in the one thread that completes all those of
+     * this queue; take the {@code ...Async} methods of the future for what takes long.
+     */
+    public CompletableFuture<Long> appendDurable(byte[] record) {
+        requireNonNull(record, "record");
+        return durable(() -> append(record));
+    }
+
+    public CompletableFuture<Long> appendDurable(ByteBuffer record) {
+        requireNonNull(record, "record");
+        return durable(() -> append(record));
+    }
+
+    private CompletableFuture<Long> durable(Supplier<Span> append) {
+        try {
+            Durability durability = handle.durability();
+            return durability.of(append.get());
+        } catch (MfqException failed) {
+            return CompletableFuture.failedFuture(failed);
+        } finally {
+            Reference.reachabilityFence(this);
+        }
+    }
+
+    // ---- reading ------------------------------------------------------------------------------------------------
+
+    /** Copies the first record at or after an offset; in RAW everything to the end of what is readable in its file. */
+    public Entry read(long offset) {
+        try (View view = view(offset)) {
+            return new Entry(view.bytes(), view.end());
+        }
+    }
+
+    /** The same, into what remains of a buffer, whose position moves behind it; answers where to read next. */
+    public long read(long offset, ByteBuffer into) {
+        if (into.isReadOnly()) {
+            throw new ReadOnlyBufferException();
+        }
+        long[] lengthAndNext = new long[2];
+        int at = into.position();
+        ByteBuffer direct = into.isDirect() ? into : ByteBuffer.allocateDirect(into.remaining());
+        try {
+            Native.readDirect(handle.queue, offset, direct, into.isDirect() ? at : 0, into.remaining(), lengthAndNext);
+        } finally {
+            Reference.reachabilityFence(this);
+        }
+        int len = (int) lengthAndNext[0];
+        if (direct != into) {
+            into.put(at, direct, 0, len);
+        }
+        into.position(at + len);
+        return lengthAndNext[1];
+    }
+
+    /** A record in place, not copied; end it with {@link View#close}. In RAW as {@link #read(long)}. */
+    public View view(long offset) {
+        long[] view = new long[Native.VIEW];
+        try {
+            Native.view(handle.queue, offset, view);
+            try {
+                viewed = around(viewed, view);
+                return new View(view, partOf(viewed, view), true);
+            } catch (RuntimeException | Error failed) {
+                Native.viewRelease(view);
+                throw failed;
+            }
+        } finally {
+            Reference.reachabilityFence(this);
+        }
+    }
+
+    /** A reader whose first record is the first one at or after an offset; end it with {@link Reader#close}. */
+    public Reader reader(long offset) {
+        try {
+            return new Reader(this, Native.readerOpen(handle.queue, offset), handle.path);
+        } finally {
+            Reference.reachabilityFence(this);
+        }
+    }
+
+    /** The window to read this view through: this one if it can be, else one of the file it is in. */
+    Window around(Window window, long[] view) {
+        boolean fits = window != null && window.holds(view[0], view[1]);
+        return fits ? window : Window.at(handle.queue, view[2]);
+    }
+
+    /** A copy, where a truncation has just put another file in the place of the one the view is in. */
+    static ByteBuffer partOf(Window window, long[] view) {
+        if (window.holds(view[0], view[1])) {
+            return window.readable(view[0], view[1]);
+        }
+        ByteBuffer copy = ByteBuffer.allocateDirect((int) view[1]);
+        Native.copy(view[0], copy, (int) view[1]);
+        return copy.asReadOnlyBuffer();
+    }
+
+    // ---- files, offsets, durability -------------------------------------------------------------------------------
+
+    /** The file that is written to; waits for it if it has to be made. */
+    public QueueFile getLast(int timeoutMs) {
+        try {
+            return new QueueFile(Native.getLast(handle.queue, timeoutMs), handle.path);
+        } finally {
+            Reference.reachabilityFence(this);
+        }
+    }
+
+    /** The file in which an offset lies. */
+    public QueueFile find(long offset) {
+        try {
+            return new QueueFile(Native.find(handle.queue, offset), handle.path);
+        } finally {
+            Reference.reachabilityFence(this);
+        }
+    }
+
+    /** Brings everything below an offset to stable storage ({@link #EVERYTHING}: all there is). */
+    public void flush(long upTo, int timeoutMs) {
+        try {
+            Native.flush(handle.queue, upTo, timeoutMs);
+        } finally {
+            Reference.reachabilityFence(this);
+        }
+    }
+
+    /** Waits until everything below an offset can be read. */
+    public void awaitCommitted(long offset, int timeoutMs) {
+        try {
+            Native.await(handle.queue, COMMITTED, offset, timeoutMs);
+        } finally {
+            Reference.reachabilityFence(this);
+        }
+    }
+
+    /** Waits until everything below an offset is on stable storage, without flushing it. */
+    public void awaitFlushed(long offset, int timeoutMs) {
+        try {
+            Native.await(handle.queue, FLUSHED, offset, timeoutMs);
+        } finally {
+            Reference.reachabilityFence(this);
+        }
+    }
+
+    public Offsets offsets() {
+        long[] offsets = new long[5];
+        try {
+            Native.offsets(handle.queue, offsets);
+        } finally {
+            Reference.reachabilityFence(this);
+        }
+        return new Offsets(offsets);
+    }
+
+    public Recovery recovery() {
+        long[] report = new long[10];
+        try {
+            Native.recovery(handle.queue, report);
+        } finally {
+            Reference.reachabilityFence(this);
+        }
+        return new Recovery(report);
+    }
+
+    public Stats stats() {
+        long[] stats = new long[Stats.COUNT];
+        try {
+            Native.stats(handle.queue, stats);
+        } finally {
+            Reference.reachabilityFence(this);
+        }
+        return new Stats(stats);
+    }
+
+    /** Cuts the log at an offset, durably. */
+    public void truncateAfter(long offset) {
+        try {
+            Native.truncateAfter(handle.queue, offset);
+        } finally {
+            Reference.reachabilityFence(this);
+        }
+    }
+
+    /**
+     * Removes the files that end at or before an offset, durably. The space of one comes back once nothing refers to a
+     * buffer of it, and the garbage collector has noticed.
+     */
+    public void truncateBefore(long offset) {
+        try {
+            Native.truncateBefore(handle.queue, offset);
+        } finally {
+            Reference.reachabilityFence(this);
+        }
+    }
+
+    /**
+     * Flushes everything and closes the queue; what comes later fails with {@link Status#CLOSED}. Closing again does
+     * nothing.
+     */
+    @Override
+    public void close() {
+        end.close();
+    }
+
+    // ---- its own ------------------------------------------------------------------------------------------------
+
+    /** Where a record of so many bytes that ends there begins: its header and the gap behind it are in the span. */
+    Span spanOf(long end, int len) {
+        long bytes = isRecord ? (HEADER_BYTES + (long) len + ALIGNMENT - 1) & -ALIGNMENT : len;
+        return new Span(end - bytes, end);
+    }
+
+    private ByteBuffer inPlace(long[] claim) {
+        try {
+            Window window = claimed;
+            if (window == null || !window.holds(claim[0], claim[1])) {
+                claimed = window = Window.at(handle.queue, claim[2]);
+            }
+            return window.writable(claim[0], claim[1]);
+        } catch (RuntimeException | Error failed) {
+            Native.abort(claim);
+            throw failed;
+        }
+    }
+
+    /** What has to be closed, apart from the object that the garbage collector watches. */
+    private static final class Handle {
+        final long queue;
+        final String path;
+        private Durability durability;
+
+        Handle(long queue, String path) {
+            this.queue = queue;
+            this.path = path;
+        }
+
+        synchronized Durability durability() {
+            if (durability == null) {
+                durability = new Durability(queue, path);
+            }
+            return durability;
+        }
+
+        void close() {
+            MfqException failure = null;
+            try {
+                Native.close(queue);
+            } catch (MfqException failed) {
+                failure = failed;
+            }
+            Durability pending;
+            synchronized (this) {
+                pending = durability;
+            }
+            if (pending != null) {
+                pending.closed(failure);
+            }
+            if (failure != null) {
+                throw failure;
+            }
+        }
+    }
+}

@@ -1,0 +1,13 @@
+package mfq;
+
+/** What a call answered: the {@code MFQ_E_...} of {@code mfq.h}, where each is explained. */
+public enum Status {
+    OK, INVALID, TIMEOUT, END, NOT_FOUND, TOO_LARGE, NO_SPACE, NO_MEMORY, IO, CORRUPT, LOCKED, CLOSED, BUSY, READ_ONLY,
+    VERSION, UNSUPPORTED, NOT_DURABLE, POISONED, PANIC, FORKED, REENTRANT,
+    /** A number that this package does not know: the library is newer. */
+    OTHER;
+
+    static Status of(int number) {
+        return number <= 0 && -number < OTHER.ordinal() ? values()[-number] : OTHER;
+    }
+}

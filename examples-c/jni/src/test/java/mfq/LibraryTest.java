@@ -1,0 +1,66 @@
+package mfq;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+class LibraryTest {
+    @TempDir Path dir;
+
+    /** What the tests below run in a JVM of their own. */
+    static final class Loads {
+        public static void main(String[] arguments) throws IOException {
+            try {
+                System.out.println(MappedFileQueue.libraryVersion());
+            } catch (UnsatisfiedLinkError failed) {
+                System.out.println(failed.getMessage());
+            }
+            Path extracted = Path.of(System.getProperty("java.io.tmpdir"));
+            if (Files.exists(extracted)) {
+                try (Stream<Path> left = Files.list(extracted)) {
+                    System.out.println(left.filter(path -> path.getFileName().toString().startsWith("mfq")).toList());
+                }
+            }
+        }
+    }
+
+    private String loads(String... options) throws Exception {
+        return Support.output(Support.jvm(List.of(options), Loads.class));
+    }
+
+    private static Path library() throws Exception {
+        return Path.of(Library.class.getResource("linux-" + System.getProperty("os.arch") + "/libmfqjni.so").toURI());
+    }
+
+    @Test
+    void theLibraryIsExtractedAndNothingIsLeftOfIt() throws Exception {
+        assertEquals("0.1.0\n[]\n", loads("-Djava.io.tmpdir=" + dir));
+    }
+
+    @Test
+    void theLibraryPathComesFirst() throws Exception {
+        Path path = Files.createDirectory(dir.resolve("path"));
+        Files.writeString(path.resolve("libmfqjni.so"), "no library");
+        // A bad one is passed over, a good one makes the jar's superfluous.
+        assertTrue(loads("-Djava.library.path=" + path, "-Djava.io.tmpdir=" + dir).endsWith("0.1.0\n[]\n"));
+        Files.delete(path.resolve("libmfqjni.so"));
+        Files.copy(library(), path.resolve("libmfqjni.so"));
+        assertEquals("0.1.0\n[]\n", loads("-Djava.library.path=" + path, "-Djava.io.tmpdir=" + path, "-Dos.arch=none"));
+    }
+
+    @Test
+    void whereNoneIsFoundTheMessageNamesEveryPlace() throws Exception {
+        String said = loads("-Djava.library.path=" + dir, "-Dos.arch=none");
+        assertTrue(said.contains("java.library.path") && said.contains(dir.toString())
+                && said.contains("/mfq/linux-none/libmfqjni.so"), said);
+        said = loads("-Djava.library.path=" + dir, "-Djava.io.tmpdir=" + dir.resolve("not there"));
+        assertTrue(said.contains("java.io.tmpdir=" + dir.resolve("not there")), said);
+    }
+}

@@ -1,0 +1,179 @@
+package mfq;
+
+import static mfq.Support.GENEROUS_MS;
+import static mfq.Support.KIB;
+import static mfq.Support.lines;
+import static mfq.Support.raw;
+import static mfq.Support.small;
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.nio.ByteBuffer;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.NoSuchElementException;
+import java.util.concurrent.CompletableFuture;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+class MappedFileQueueTest {
+    @TempDir Path dir;
+
+    private MappedFileQueue open(Options.Builder options) {
+        return MappedFileQueue.open(dir.resolve("queue"), options.build());
+    }
+
+    /** Appends a line in one of the ways there are. */
+    private static Span append(MappedFileQueue queue, byte[] line, int way) {
+        switch (way % 5) {
+            case 0:
+                return queue.append(line);
+            case 1:
+                return queue.append(ByteBuffer.wrap(line));
+            case 2:
+                return queue.append(ByteBuffer.wrap(line).asReadOnlyBuffer());
+            case 3: {
+                ByteBuffer direct = ByteBuffer.allocateDirect(line.length + 7).position(7).put(line).position(7);
+                Span at = queue.append(direct);
+                assertEquals(0, direct.remaining());
+                return at;
+            }
+            default:
+                try (Claim claim = queue.claim(line.length)) {
+                    claim.buffer().put(line);
+                    Span at = claim.commit();
+                    assertEquals(claim.offset(), at.offset());
+                    return at;
+                }
+        }
+    }
+
+    @Test
+    void everyWayToAppendMakesTheRecordThatEveryWayToReadFinds() {
+        for (Options.Mode mode : Options.Mode.values()) {
+            List<byte[]> lines = lines();
+            List<Span> places = new ArrayList<>();
+            Path path = dir.resolve(mode.name());
+            try (MappedFileQueue queue = MappedFileQueue.open(path, small().fileSize(16 * KIB).mode(mode).build())) {
+                for (int i = 0; i < 10 * lines.size(); i++) {
+                    places.add(append(queue, lines.get(i % lines.size()), i));
+                }
+                queue.awaitCommitted(places.get(places.size() - 1).end(), GENEROUS_MS);
+                assertEquals(places.size(), queue.stats().appends());
+                assertTrue(queue.stats().rollsReady() + queue.stats().rollsWaited() > 5);
+            }
+            try (MappedFileQueue queue = MappedFileQueue.open(path); Reader reader = queue.reader(0)) {
+                assertEquals(Recovery.Ended.CLEAN, queue.recovery().ended());
+                ByteBuffer heap = ByteBuffer.allocate(4096), direct = ByteBuffer.allocateDirect(4096);
+                for (int i = 0; i < places.size(); i++) {
+                    byte[] line = lines.get(i % lines.size());
+                    Span at = places.get(i);
+                    View next = reader.next();
+                    assertEquals(at, new Span(next.offset(), next.end()));
+                    assertArrayEquals(line, next.bytes());
+                    assertTrue(next.timeMs() > 0 && next.buffer().isReadOnly() && next.buffer().isDirect());
+                    Entry copy = queue.read(at.offset());
+                    assertArrayEquals(line, copy.bytes());
+                    assertEquals(at.end(), copy.next());
+                    for (ByteBuffer into : List.of(heap.clear(), direct.clear())) {
+                        assertEquals(at.end(), queue.read(at.offset(), into.position(3)));
+                        assertEquals(ByteBuffer.wrap(line), into.flip().position(3));
+                    }
+                }
+                assertFalse(reader.hasNext());
+                assertThrows(NoSuchElementException.class, reader::next);
+            }
+        }
+    }
+
+    @Test
+    void rawIsTheBytesAndNothingElse() {
+        try (MappedFileQueue queue = open(raw())) {
+            StringBuilder all = new StringBuilder();
+            for (int i = 0; i < 100; i++) {
+                byte[] line = lines().get(i);
+                if (line.length > 0) {
+                    assertEquals(new Span(all.length(), all.length() + line.length), append(queue, line, i));
+                    all.append(new String(line, java.nio.charset.StandardCharsets.ISO_8859_1));
+                }
+            }
+            byte[] bytes = all.toString().getBytes(java.nio.charset.StandardCharsets.ISO_8859_1);
+            assertArrayEquals(bytes, queue.read(0).bytes());
+            try (View view = queue.view(10)) {
+                assertEquals(ByteBuffer.wrap(bytes, 10, bytes.length - 10), view.buffer());
+            }
+            Claim claim = queue.claim(100);
+            Support.fails(Status.BUSY, "claim", () -> queue.append(new byte[1]));
+            claim.buffer().put(new byte[] {1, 2, 3});
+            assertEquals(3, claim.commit(3).end() - claim.offset());
+        }
+    }
+
+    @Test
+    void aBatchIsThereAsAWholeAndTellsEachPlace() {
+        try (MappedFileQueue queue = open(small())) {
+            List<byte[]> records = lines().subList(0, 20);
+            List<Span> at = queue.appendBatch(records);
+            for (int i = 0; i < records.size(); i++) {
+                assertArrayEquals(records.get(i), queue.read(at.get(i).offset()).bytes());
+                assertEquals(at.get(i).end(), queue.read(at.get(i).offset()).next());
+            }
+            Support.fails(Status.INVALID, "records", () -> queue.appendBatch(List.of()));
+            Support.fails(Status.TOO_LARGE, "", () -> queue.appendBatch(List.of(new byte[40_000], new byte[40_000])));
+        }
+    }
+
+    @Test
+    void aReaderWaitsForWhatComesAndGivesUpInTime() {
+        try (MappedFileQueue queue = open(small()); Reader reader = queue.reader(0)) {
+            Support.fails(Status.END, "", () -> reader.next(0));
+            MfqTimeoutException late = assertThrows(MfqTimeoutException.class, () -> reader.next(1));
+            assertEquals(Status.TIMEOUT, late.status());
+            CompletableFuture<byte[]> read = CompletableFuture.supplyAsync(() -> reader.next(GENEROUS_MS).bytes());
+            queue.append("tailed".getBytes());
+            assertArrayEquals("tailed".getBytes(), read.join());
+            reader.seek(0);
+            assertArrayEquals("tailed".getBytes(), reader.next().bytes());
+        }
+    }
+
+    @Test
+    void theLastFileOffsetsAndTruncationsTellOneStory() {
+        try (MappedFileQueue queue = open(small())) {
+            List<Span> at = new ArrayList<>();
+            for (int i = 0; i < 40; i++) {
+                at.add(queue.append(new byte[10_000]));
+            }
+            Span last = at.get(39);
+            queue.flush(last.end(), GENEROUS_MS);
+            Offsets offsets = queue.offsets();
+            assertEquals(List.of(last.end(), last.end()), List.of(offsets.committed(), offsets.flushed()));
+            queue.awaitFlushed(last.end(), 0);
+            try (QueueFile file = queue.getLast(GENEROUS_MS)) {
+                assertEquals(64 * 1024, file.size());
+                assertEquals(last.end(), file.start() + file.committed());
+                assertEquals(file.flushed(), file.wrote());
+            }
+            // A view of what is cut stays readable, and what comes in its place is read through the new file.
+            View before = queue.view(last.offset());
+            queue.truncateAfter(last.offset());
+            assertEquals(last.offset(), queue.offsets().committed());
+            queue.append("instead".getBytes());
+            assertArrayEquals("instead".getBytes(), queue.read(last.offset()).bytes());
+            assertArrayEquals(new byte[10_000], before.bytes());
+            before.close();
+            queue.truncateBefore(at.get(20).offset());
+            assertTrue(queue.offsets().min() > 0);
+            Support.fails(Status.NOT_FOUND, "", () -> queue.read(0));
+            try (QueueFile found = queue.find(at.get(20).offset())) {
+                assertEquals(queue.offsets().min(), found.start());
+            }
+            assertEquals(24, queue.stats().creationUs().size());
+            assertEquals(queue.stats().filesCreated(), queue.stats().creationUs().stream().mapToLong(Long::longValue).sum());
+        }
+    }
+}

@@ -1,0 +1,323 @@
+package mfq;
+
+import static mfq.Support.GENEROUS_MS;
+import static mfq.Support.fails;
+import static mfq.Support.raw;
+import static mfq.Support.small;
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.nio.BufferOverflowException;
+import java.nio.BufferUnderflowException;
+import java.nio.ByteBuffer;
+import java.nio.ReadOnlyBufferException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.Callable;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.atomic.AtomicLong;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.function.Executable;
+import org.junit.jupiter.api.io.TempDir;
+
+/** Everything a Java host can do wrong, and each mistake is an exception. */
+class MisuseTest {
+    @TempDir Path dir;
+    private MappedFileQueue queue;
+
+    @BeforeEach
+    void open() {
+        queue = MappedFileQueue.open(dir.resolve("queue"), small().build());
+    }
+
+    @AfterEach
+    void close() {
+        queue.close();
+    }
+
+    @Test
+    void senselessOptionsAreRefusedWithTheNameOfTheOption() {
+        record Bad(Options.Builder options, Status status, String word) {}
+        List<Bad> all = List.of(new Bad(small().fileSize(65_537), Status.INVALID, "file_size"),
+                new Bad(small().fileSize(-1), Status.INVALID, "file_size"),
+                new Bad(small().startOffset(-1), Status.INVALID, "start_offset"),
+                new Bad(small().flushIntervalMs(-1), Status.INVALID, "flush_interval_ms"),
+                new Bad(small().commitIntervalMs(-1), Status.INVALID, "commit_interval_ms"),
+                new Bad(small().filesAhead(-1), Status.INVALID, "files_ahead"),
+                new Bad(small().filesAhead(65), Status.INVALID, "files_ahead"),
+                new Bad(small().mode(Options.Mode.STAGED).poolBuffers(1), Status.INVALID, "pool_buffers"),
+                new Bad(small().permissions(0111), Status.INVALID, "permissions"),
+                new Bad(small().lockPool(), Status.INVALID, "MFQ_STAGED"),
+                new Bad(small().poolFailFast(), Status.INVALID, "MFQ_STAGED"),
+                new Bad(small().adopt(), Status.INVALID, "MFQ_OPEN_ADOPT"),
+                new Bad(small().salvage().strict(), Status.INVALID, "MFQ_OPEN_SALVAGE"),
+                new Bad(small().salvage().readOnly(), Status.INVALID, "MFQ_OPEN_SALVAGE"),
+                new Bad(small().walkRocketMq(), Status.INVALID, "walk"),
+                new Bad(small().existing(), Status.NOT_FOUND, "refused"),
+                new Bad(small().readOnly(), Status.NOT_FOUND, "refused"));
+        for (Bad bad : all) {
+            fails(bad.status, bad.word, () -> MappedFileQueue.open(dir.resolve("refused"), bad.options.build()));
+            assertFalse(Files.exists(dir.resolve("refused")), bad.word);
+        }
+        assertThrows(NullPointerException.class, () -> Options.builder().format(null));
+        assertThrows(NullPointerException.class, () -> MappedFileQueue.open(null));
+        assertThrows(NullPointerException.class, () -> MappedFileQueue.open(dir.resolve("refused"), null));
+    }
+
+    @Test
+    void badPathsAreRefused() throws Exception {
+        Files.writeString(dir.resolve("file"), "no queue");
+        Files.createDirectory(dir.resolve("target"));
+        Files.createSymbolicLink(dir.resolve("link"), Path.of("target"));
+        fails(Status.INVALID, "path", () -> MappedFileQueue.open(Path.of("")));
+        fails(Status.INVALID, "file", () -> MappedFileQueue.open(dir.resolve("file"), small().build()));
+        fails(Status.INVALID, "link", () -> MappedFileQueue.open(dir.resolve("link"), small().build()));
+        fails(Status.NOT_FOUND, "parent", () -> MappedFileQueue.open(dir.resolve("no/parent"), small().build()));
+        fails(Status.LOCKED, "queue", () -> MappedFileQueue.open(dir.resolve("queue"), small().build()));
+        MfqException size = fails(Status.CORRUPT, "notes", () -> {
+            Path strange = Files.createDirectory(dir.resolve("strange"));
+            Files.writeString(strange.resolve("notes"), "");
+            MappedFileQueue.open(strange, raw().adopt().build());
+        });
+        assertEquals(0, size.errno());
+    }
+
+    @Test
+    void badRecordsAndPlacesAreRefusedAndChangeNothing() {
+        Span at = queue.append("0123456789abcdef01234567".getBytes());
+        Offsets before = queue.offsets();
+        assertThrows(NullPointerException.class, () -> queue.append((byte[]) null));
+        assertThrows(NullPointerException.class, () -> queue.append((ByteBuffer) null));
+        assertThrows(NullPointerException.class, () -> queue.appendDurable((byte[]) null));
+        assertThrows(IndexOutOfBoundsException.class, () -> queue.append(new byte[8], 4, 5));
+        assertThrows(IndexOutOfBoundsException.class, () -> queue.append(new byte[8], -1, 5));
+        fails(Status.TOO_LARGE, "", () -> queue.append(new byte[65_536]));
+        ByteBuffer direct = ByteBuffer.allocateDirect(65_536);
+        fails(Status.TOO_LARGE, "", () -> queue.append(direct));
+        assertEquals(65_536, direct.remaining());
+        fails(Status.TOO_LARGE, "", () -> queue.claim(65_536));
+        fails(Status.TOO_LARGE, "", () -> queue.claim(-1));
+
+        fails(Status.INVALID, "", () -> queue.read(at.offset() + 1));
+        fails(Status.INVALID, "", () -> queue.reader(at.offset() + 1));
+        fails(Status.CORRUPT, "", () -> queue.read(at.offset() + 16));
+        fails(Status.END, "", () -> queue.read(at.end()));
+        fails(Status.END, "", () -> queue.view(-8));
+        fails(Status.TOO_LARGE, "24", () -> queue.read(at.offset(), ByteBuffer.allocate(23)));
+        fails(Status.TOO_LARGE, "24", () -> queue.read(at.offset(), ByteBuffer.allocateDirect(0)));
+        assertThrows(ReadOnlyBufferException.class, () -> queue.read(0, ByteBuffer.allocate(64).asReadOnlyBuffer()));
+        fails(Status.END, "", () -> queue.find(1L << 40));
+        fails(Status.INVALID, "", () -> queue.truncateAfter(at.offset() + 8));
+        fails(Status.INVALID, "", () -> queue.truncateBefore(1L << 40));
+        fails(Status.TIMEOUT, "", () -> queue.awaitCommitted(1L << 40, 1));
+        assertEquals(before, queue.offsets());
+        queue.append(new byte[0]);
+        try (MappedFileQueue raw = MappedFileQueue.open(dir.resolve("raw"), raw().build())) {
+            fails(Status.INVALID, "", () -> raw.append(new byte[0]));
+            fails(Status.INVALID, "", () -> raw.append(ByteBuffer.allocateDirect(0)));
+            fails(Status.INVALID, "", () -> raw.claim(0));
+        }
+    }
+
+    @Test
+    void aClosedQueueSaysSoToEveryCall() {
+        Reader reader = queue.reader(0);
+        QueueFile file = queue.getLast(GENEROUS_MS);
+        Claim claim = queue.claim(8);
+        queue.close();
+        queue.close();
+        List<Executable> calls = List.of(() -> queue.append(new byte[1]), () -> queue.append(ByteBuffer.allocateDirect(1)),
+                () -> queue.appendBatch(List.of(new byte[1])), () -> queue.claim(1), () -> queue.read(0),
+                () -> queue.read(0, ByteBuffer.allocate(8)), () -> queue.view(0), () -> queue.reader(0),
+                () -> queue.getLast(0), () -> queue.find(0), () -> queue.flush(0, 0), () -> queue.awaitFlushed(0, 0),
+                queue::offsets, queue::recovery, queue::stats, () -> queue.truncateAfter(0), () -> queue.truncateBefore(0));
+        calls.forEach(call -> fails(Status.CLOSED, "queue", call));
+        ExecutionException failed = assertThrows(ExecutionException.class, () -> queue.appendDurable(new byte[1]).get());
+        assertEquals(Status.CLOSED, ((MfqException) failed.getCause()).status());
+        fails(Status.CLOSED, "queue", reader::hasNext);
+        fails(Status.CLOSED, "queue", () -> reader.seek(0));
+        reader.close();
+        reader.close();
+        fails(Status.CLOSED, "reader", () -> reader.next(0));
+        assertEquals(64 * 1024, file.size());
+        file.close();
+        file.close();
+        fails(Status.CLOSED, "file", file::size);
+        claim.buffer().putLong(1);
+        fails(Status.CLOSED, "queue", claim::commit);
+        assertThrows(BufferOverflowException.class, () -> claim.buffer().put((byte) 1));
+    }
+
+    @Test
+    void aClaimEndsOnceAndItsBufferWithIt() {
+        for (Options.Builder options : List.of(small(), small().mode(Options.Mode.STAGED), raw())) {
+            try (MappedFileQueue queue = MappedFileQueue.open(dir.resolve("" + System.nanoTime()), options.build())) {
+                Claim claim = queue.claim(40);
+                claim.buffer().put(new byte[40]);
+                assertThrows(BufferOverflowException.class, () -> claim.buffer().put((byte) 1));
+                fails(Status.INVALID, "", () -> claim.commit(41));
+                fails(Status.INVALID, "", () -> claim.commit(-1));
+                ByteBuffer kept = claim.buffer().duplicate().clear();
+                assertEquals(claim.offset(), claim.commit().offset());
+                fails(Status.CLOSED, "", claim::commit);
+                fails(Status.CLOSED, "", claim::abort);
+                claim.close();
+                assertThrows(IndexOutOfBoundsException.class, () -> claim.buffer().put(0, (byte) 1));
+
+                Claim aborted = queue.claim(40);
+                aborted.abort();
+                fails(Status.CLOSED, "", aborted::commit);
+                queue.close();
+                // Told not to, a host writes to what it has kept: no crash.
+                kept.put(new byte[40]);
+            }
+        }
+    }
+
+    @Test
+    void aViewAndItsBufferEndWithItsClose() {
+        Span at = queue.append("looked at".getBytes());
+        View view = queue.view(at.offset());
+        ByteBuffer buffer = view.buffer(), kept = buffer.duplicate();
+        assertThrows(ReadOnlyBufferException.class, () -> buffer.put(0, (byte) 1));
+        view.close();
+        view.close();
+        fails(Status.CLOSED, "view", view::buffer);
+        fails(Status.CLOSED, "view", view::bytes);
+        assertThrows(BufferUnderflowException.class, buffer::get);
+        assertThrows(IndexOutOfBoundsException.class, () -> buffer.get(0));
+
+        Reader reader = queue.reader(at.offset());
+        View first = reader.next();
+        assertArrayEquals("looked at".getBytes(), first.bytes());
+        assertFalse(reader.hasNext());
+        fails(Status.CLOSED, "view", first::bytes);
+
+        // Removed, closed and released: a duplicate still reads what was there.
+        for (int i = 0; i < 20; i++) {
+            queue.append(new byte[20_000]);
+        }
+        queue.truncateBefore(queue.offsets().committed());
+        queue.close();
+        reader.close();
+        System.gc();
+        byte[] bytes = new byte[9];
+        kept.get(bytes);
+        assertArrayEquals("looked at".getBytes(), bytes);
+    }
+
+    @Test
+    void closeBringsOutWhoeverIsInside() throws Exception {
+        ExecutorService threads = Executors.newFixedThreadPool(8);
+        for (int round = 0; round < 5; round++) {
+            MappedFileQueue queue = MappedFileQueue.open(dir.resolve("inside"), small().build());
+            Reader tail = queue.reader(queue.offsets().committed());
+            ByteBuffer direct = ByteBuffer.allocateDirect(300);
+            AtomicLong appended = new AtomicLong();
+            List<Callable<Object>> work = List.of(() -> queue.append(new byte[100]), () -> queue.append(direct.duplicate()),
+                    () -> {
+                        try (Claim claim = queue.claim(100)) {
+                            claim.buffer().put(new byte[100]);
+                            return claim.commit();
+                        }
+                    },
+                    () -> tail.next(GENEROUS_MS).bytes(), () -> queue.read(queue.offsets().min()),
+                    () -> {
+                        queue.awaitFlushed(1L << 50, GENEROUS_MS);
+                        return "never";
+                    });
+            List<Future<Status>> ends = new ArrayList<>();
+            for (Callable<Object> call : work) {
+                ends.add(threads.submit(() -> {
+                    while (true) {
+                        try {
+                            call.call();
+                            appended.incrementAndGet();
+                        } catch (MfqException failed) {
+                            if (failed.status() != Status.END) {
+                                return failed.status();
+                            }
+                        }
+                    }
+                }));
+            }
+            Support.until(() -> appended.get() > 500, "calls in other threads");
+            queue.close();
+            for (Future<Status> end : ends) {
+                assertEquals(Status.CLOSED, end.get());
+            }
+            tail.close();
+        }
+        threads.shutdown();
+    }
+
+    @Test
+    void closingAReaderBringsOutWhoeverWaitsInIt() throws Exception {
+        ExecutorService thread = Executors.newSingleThreadExecutor();
+        Reader reader = queue.reader(0);
+        Future<View> waits = thread.submit(() -> reader.next(-1));
+        reader.close();
+        ExecutionException failed = assertThrows(ExecutionException.class, waits::get);
+        assertEquals(Status.CLOSED, ((MfqException) failed.getCause()).status());
+        thread.shutdown();
+    }
+
+    @Test
+    void whatWasForgottenIsClosedAndReported() throws Exception {
+        List<String> reports = new java.util.concurrent.CopyOnWriteArrayList<>();
+        java.util.logging.Handler listener = new java.util.logging.Handler() {
+            @Override
+            public void publish(java.util.logging.LogRecord record) {
+                reports.add(new java.util.logging.SimpleFormatter().formatMessage(record));
+            }
+
+            @Override
+            public void flush() {}
+
+            @Override
+            public void close() {}
+        };
+        java.util.logging.Logger log = java.util.logging.Logger.getLogger("mfq");
+        log.addHandler(listener);
+        Path forgotten = dir.resolve("forgotten");
+        forget(forgotten);
+        Support.until(() -> {
+            System.gc();
+            return reports.stream().anyMatch(report -> report.contains("the queue " + forgotten))
+                    && reports.stream().anyMatch(report -> report.contains("a view at"));
+        }, "a report of the leak");
+        // Nobody waits for a claim for ever that nobody can commit.
+        queue.claim(100);
+        Span behind = queue.append(new byte[10]);
+        Support.until(() -> {
+            System.gc();
+            return queue.offsets().committed() == behind.end();
+        }, "the claim's end");
+        Support.until(() -> reports.stream().anyMatch(report -> report.contains("a claim at 0")), "a report of the claim");
+        log.removeHandler(listener);
+        // Its lock is let go, once the close has come to its end.
+        Support.until(() -> {
+            try (MappedFileQueue again = MappedFileQueue.open(forgotten)) {
+                return again.offsets().committed() > 0;
+            } catch (MfqException locked) {
+                return false;
+            }
+        }, "the queue can be opened");
+    }
+
+    private static void forget(Path path) throws Exception {
+        MappedFileQueue queue = MappedFileQueue.open(path, small().build());
+        queue.view(queue.append(new byte[10]).offset());
+        queue.appendDurable(new byte[10]).get();
+    }
+}

@@ -1,0 +1,63 @@
+//! The Java package in `examples-c/jni`: Maven builds it against the library of this run and runs its tests, under
+//! `-Xcheck:jni`; then the jar is used as a host would.
+
+mod support;
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+/// Where Maven builds; `None` without Maven or a JDK. Built and tested once for all tests here.
+static BUILT: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
+    if let Some(missing) = ["mvn", "javac", "cc"].into_iter().find(|tool| !is_there(tool)) {
+        assert_ne!(env::var("CI").as_deref(), Ok("true"), "{missing} is not installed, and CI does not go without it");
+        eprintln!("{missing} is not installed: not run");
+        return None;
+    }
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join("jni");
+    let said = support::stdout(
+        Command::new("mvn")
+            .args(["--batch-mode", "--no-transfer-progress", "package"])
+            .arg(format!("-Dmfq.build={}", built.display()))
+            .arg(format!("-Dmfq.library={}", support::library_dir().join("libmfq.a").display()))
+            .current_dir(Path::new(support::ROOT).join("examples-c/jni")),
+    );
+    // What the tests say of themselves.
+    said.lines().filter(|line| line.starts_with("  ")).for_each(|line| println!("{line}"));
+    // -Xcheck:jni speaks on the JVM's standard output.
+    let is_warning =
+        |line: &str| ["WARNING in native", "WARNING: JNI", "FATAL ERROR"].iter().any(|is| line.contains(is));
+    let warnings: Vec<_> = said.lines().filter(|line| is_warning(line)).collect();
+    assert!(warnings.is_empty(), "{warnings:#?}");
+    Some(built)
+});
+
+fn is_there(tool: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|dir| dir.join(tool).is_file())
+}
+
+#[test]
+fn the_java_package_passes_its_tests_without_a_warning_of_check_jni() {
+    let _ = &*BUILT;
+}
+
+#[test]
+fn the_jar_runs_by_itself_and_the_quick_start_as_printed() {
+    let Some(built) = &*BUILT else { return };
+    let readme = std::fs::read_to_string(Path::new(support::ROOT).join("README.md")).expect("README.md");
+    let code = readme.split("```java\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of Java");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let source = dir.path().join("Orders.java");
+    std::fs::write(&source, code).expect("a source file");
+    let said = support::stdout(
+        Command::new("java")
+            .args([OsStr::new("-Xcheck:jni"), OsStr::new("-cp")])
+            .arg(built.join("mfq-0.1.0.jar"))
+            .arg(source)
+            .current_dir(dir.path()),
+    );
+    assert_eq!(said, "42 apples\n");
+}
