@@ -46,6 +46,9 @@ fn owner_with_a_child() {
     let staged = open(&path.join(STAGED), &Options { format, mode, file_size: 64 << 10, ..Options::default() });
     let at = staged.append(b"x").unwrap();
     staged.wait(Which::Committed, at.end, within(GENEROUS_MS)).unwrap();
+    // So that no thread has a descriptor of its own for the first file any more.
+    eventually("the look-ahead is done", || staged.stats().unwrap().files_created == 3);
+    staged.flush(at.end, within(GENEROUS_MS)).unwrap();
     // SAFETY: the child calls what is async-signal-safe only.
     let child = unsafe { libc::fork() };
     if child == 0 {
