@@ -355,6 +355,7 @@ class Ends(Case):
 
     def test_an_interrupt_ends_a_wait(self):
         host = self.start(
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
             "reader = mfq.Queue(sys.argv[1], file_size=65536).reader()\n"
             "try: print('waits', flush=True); reader.next(None)\n"
             "except KeyboardInterrupt: print('came out')"
