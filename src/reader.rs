@@ -112,17 +112,15 @@ impl Queue {
         }
     }
 
-    /// Below the first offset nothing is left, at or past `committed` nothing is there yet.
-    fn check_readable(&self, offset: u64) -> Result<()> {
+    /// What is committed ends there. Below the first offset nothing is left, at or past that end nothing is there yet.
+    fn check_readable(&self, offset: u64) -> Result<u64> {
         let first = self.first_offset();
         if offset < first {
             let message = format!("offset {offset} is below the first one, {first}");
             return Err(Error::new(Status::NotFound, message));
         }
-        if offset >= self.committed(offset.saturating_add(1)) {
-            return Err(nothing_yet());
-        }
-        Ok(())
+        let committed = self.committed(offset.saturating_add(1));
+        if offset >= committed { Err(nothing_yet()) } else { Ok(committed) }
     }
 
     /// The first data frame at or after `offset`, which must be a frame's start.
@@ -133,7 +131,7 @@ impl Queue {
         }
         loop {
             let cuts = self.files.table.cuts();
-            self.check_readable(offset)?;
+            let committed = self.check_readable(offset)?;
             let file = self.file_at(likely, offset)?;
             let at = offset - file.start();
             let rest = file.size() - at;
@@ -144,7 +142,8 @@ impl Queue {
             let word = self.words(&file).load(at);
             let bytes = word & !CLAIMED;
             let frame = self.frame(&file, at, bytes);
-            if u64::from(bytes) < HEADER_BYTES || u64::from(bytes) > rest {
+            // One that begins below `committed` ends there, too: unless the log was damaged, or its end is a lie.
+            if u64::from(bytes) < HEADER_BYTES || u64::from(bytes) > rest.min(committed - offset) {
                 if self.files.table.cuts() != cuts {
                     continue; // it was there when it was found readable, and was cut
                 }
@@ -247,7 +246,7 @@ impl Reader {
         match queue.check_readable(offset) {
             // At the end, or beyond it behind an open claim, is where a reader of what is to come begins.
             Err(error) if error.status() == Status::End => {}
-            answer => answer?,
+            answer => _ = answer?,
         }
         *self = Reader { offset, shown: offset, file: None, cuts: 0 };
         Ok(())

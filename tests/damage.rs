@@ -107,6 +107,19 @@ fn bytes_behind_the_end_of_a_closed_queue_do_not_hide_what_is_flushed_later() {
     assert_eq!(read_all(&open(killed.path(), &record())), [b"before".to_vec(), b"flushed".to_vec()]);
 }
 
+#[test]
+fn a_record_that_ends_behind_the_end_of_a_closed_queue_is_none_for_who_only_reads_either() {
+    let work = scratch();
+    open(work.path(), &record()).append(&[7; 100]).unwrap(); // closed when it is dropped
+    write_checkpoint(work.path(), [1000, 56, 0, 1]);
+    for read_only in [true, false] {
+        let queue = open(work.path(), &Options { read_only, ..record() });
+        assert_eq!(queue.offsets().unwrap().committed, 56);
+        let seen = queue.view(0).map(|view| view.end).map_err(|error| error.status());
+        assert_eq!(seen, Err(Status::Corrupt), "read only: {read_only}");
+    }
+}
+
 /// A checkpoint as the library writes it, with numbers that it would never write.
 fn write_checkpoint(path: &Path, words: [u64; 4]) {
     let mut bytes = b"mfq-chkp".to_vec();
