@@ -7,7 +7,7 @@ use crate::library::{Format, Queue};
 use crate::machine::{Scratch, field};
 use crate::report::{Table, Target, heading, median, nanoseconds, progress, verdict};
 use hdrhistogram::Histogram;
-use mfq::capi::{MFQ_FLUSH_EVERY_APPEND, MFQ_FLUSH_LEAST_PAGES, MFQ_FLUSH_NONE};
+use mfq::capi::{MFQ_FLUSH_EVERY_APPEND, MFQ_FLUSH_LEAST_PAGES, MFQ_FLUSH_NONE, MFQ_STAGED};
 use std::sync::Barrier;
 use std::time::Instant;
 
@@ -126,10 +126,14 @@ fn many_writers(scratch: &Scratch, rounds: u64, appends: u64) {
     );
     let (record, raw) =
         [Format::Record, Format::Raw].map(|format| opened(scratch, format, MFQ_FLUSH_EVERY_APPEND)).into();
+    let staged = Queue::open_with(&scratch.fresh("durable"), Format::Record, FILE_BYTES, |options| {
+        (options.mode, options.flush_policy) = (MFQ_STAGED, MFQ_FLUSH_EVERY_APPEND);
+    });
     let plain = PlainGroup::new(scratch);
-    let ways: [(&str, &Append); 3] = [
+    let ways: [(&str, &Append); 4] = [
         ("plain", &|data, writers| plain.store_and_sync(data, writers)),
         ("RECORD", &|data, _| _ = record.append(data)),
+        ("RECORD, STAGED", &|data, _| _ = staged.append(data)),
         ("RAW, checkpoint in each flush", &|data, _| _ = raw.append(data)),
     ];
     let mut results = ways.map(|_| Vec::new());
