@@ -256,7 +256,10 @@ impl<'q> RawLog for Appending<'q> {
         let counters = &self.queue.files.counters;
         counters.appends.store(counters.appends.load(Ordering::Relaxed) + records, Ordering::Relaxed);
         counters.bytes.store(counters.bytes.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
-        self.queue.commit_raw(end)
+        // The page first: what a reader has seen as committed is committed after a kill, too.
+        self.queue.write_tail(end)?;
+        self.queue.positions.set_wrote(end);
+        Ok(())
     }
 
     #[inline]

@@ -72,18 +72,18 @@ impl FileTable {
         self.locate_ref(|first| offset.max(first))
     }
 
-    fn locate_ref(&self, offset: impl FnOnce(u64) -> u64) -> Option<&MappedFile> {
-        let found = self.locate(offset, Arc::as_ptr)?;
+    fn locate_ref(&self, offset_from: impl FnOnce(u64) -> u64) -> Option<&MappedFile> {
+        let found = self.locate(offset_from, Arc::as_ptr)?;
         // SAFETY: its `Arc` lives as long as `self`, among the removed ones too, unless `release_removed` is called:
         // who does that knows that this call has ended, and a thread of the library has entered.
         Some(unsafe { &*found })
     }
 
-    /// `offset` is told where the first file begins.
-    fn locate<T>(&self, offset: impl FnOnce(u64) -> u64, take: impl FnOnce(&Arc<MappedFile>) -> T) -> Option<T> {
+    /// `offset_from` is told where the first file begins.
+    fn locate<T>(&self, offset_from: impl FnOnce(u64) -> u64, take: impl FnOnce(&Arc<MappedFile>) -> T) -> Option<T> {
         let files = self.files.read();
         let first = files.front()?.start();
-        let index = offset(first).checked_sub(first)? / self.file_bytes;
+        let index = offset_from(first).checked_sub(first)? / self.file_bytes;
         files.get(index as usize).map(take)
     }
 

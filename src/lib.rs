@@ -24,6 +24,10 @@
 //! | `pin` | which handles of C are in use by a call |
 //! | `os` | every system call |
 //! | `error` `options` `stats` `report` `deadline` `give_way` `log` `sync` | used by all |
+//!
+//! `unsafe` is where the kernel and C are (`os`, `capi`); in `mapped_file`, and where somebody who knows whose a range of
+//! it is copies into or out of it (`append`, `claim`, `frame`, `recovery`, `reader`); and where what is used without a
+//! lock or a count must not be let go meanwhile (`file_table`, `truncate`; `pin`). Nowhere else, but for tests.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
 compile_error!("libmfq is for Linux on 64-bit little-endian machines: its mappings, locks and offsets depend on it");

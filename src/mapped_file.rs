@@ -85,7 +85,7 @@ impl MappedFile {
     }
 
     /// The same, with the first `used` bytes of the file in it: whole pages of them are the file's own, for reading only.
-    pub(crate) fn staged_like(
+    pub(crate) fn staged_over(
         os: Arc<dyn Os>,
         start: u64,
         map: MmapRaw,

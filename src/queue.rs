@@ -573,15 +573,6 @@ impl Queue {
         let _ = self.check_intact(frame.file, frame.at, HEADER_BYTES);
     }
 
-    /// RAW: moves `committed` to `end`. Only the writer whose turn it is may call it.
-    #[inline(always)]
-    pub(crate) fn commit_raw(&self, end: u64) -> Result<()> {
-        // The page first: what a reader has seen as committed is committed after a kill, too.
-        self.write_tail(end)?;
-        self.positions.set_wrote(end);
-        Ok(())
-    }
-
     /// RAW in MMAP: what the tail page says, for whoever alone moves the end.
     #[inline(always)]
     pub(crate) fn write_tail(&self, end: u64) -> Result<()> {

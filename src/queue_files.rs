@@ -202,6 +202,6 @@ pub(crate) fn stage(
     used: u64,
 ) -> Result<MappedFile> {
     let map = pool.memory(&*directory.os, &directory.name(start), len)?;
-    let staged = MappedFile::staged_like(directory.os.clone(), start, map, fd, used);
+    let staged = MappedFile::staged_over(directory.os.clone(), start, map, fd, used);
     staged.map_err(|cause| Error::system(format_args!("{}: reading its last page", directory.name(start)), cause))
 }

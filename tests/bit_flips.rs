@@ -19,7 +19,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-use support::{page, raw, record};
+use support::{OnPanic, page, raw, record, scratch_in_memory};
 use tempfile::TempDir;
 
 /// What is appended to a queue that was opened in spite of its damage.
@@ -47,10 +47,6 @@ struct Patient {
     image: Image,
 }
 
-fn in_memory() -> TempDir {
-    tempfile::tempdir_in("/dev/shm").expect("a tmpfs to work in")
-}
-
 fn all_of_it() -> bool {
     env::var("MFQ_BIT_FLIPS").as_deref() == Ok("all")
 }
@@ -58,7 +54,7 @@ fn all_of_it() -> bool {
 impl Patient {
     /// Half of its records are durable, but for a queue that was closed: then all of them are.
     fn new(options: Options, left: Left) -> Patient {
-        let root = in_memory();
+        let root = scratch_in_memory();
         let disk = SimDisk::new(root.path(), FIRST_BOOT);
         let path = root.path().join("queue");
         let (mut records, mut durable) = (Vec::new(), 0);
@@ -81,7 +77,7 @@ impl Patient {
                 let boot = if left == Left::Killed { FIRST_BOOT } else { SECOND_BOOT };
                 let os = FaultyOs::new(native());
                 os.set_boot_id(boot);
-                let patient = Patient { root: in_memory(), options, left, os, records, durable, image };
+                let patient = Patient { root: scratch_in_memory(), options, left, os, records, durable, image };
                 write_image(&patient.image, patient.root.path());
                 return patient;
             }
@@ -221,16 +217,6 @@ struct Finding {
     missing: usize,
     damaged: bool,
     bytes: Vec<u8>,
-}
-
-struct OnPanic(String);
-
-impl Drop for OnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("in {}", self.0);
-        }
-    }
 }
 
 fn small() -> Options {

@@ -15,7 +15,7 @@ mod sim_disk;
 mod support;
 
 use mfq::os::{FaultyOs, native};
-use mfq::{Ended, Filler, FlushPolicy, Format, Mode, OpenQueue, Options, Queue, Span, Status, Which};
+use mfq::{Ended, Filler, FlushPolicy, Format, Mode, OpenQueue, Options, Queue, Span, Which};
 use sim_disk::{Dice, Image, Moment, SimDisk, Told, write_image};
 use std::collections::{BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::{env, fs};
-use support::{GENEROUS_MS, Watchdog, eventually, page, raw, record, within};
+use support::{GENEROUS_MS, OnPanic, Watchdog, eventually, page, raw, record, records_of, scratch_in_memory, within};
 use tempfile::TempDir;
 
 const BOOTS: [[u8; 16]; 3] = [*b"the first boot..", *b"the second boot.", *b"the third boot.."];
@@ -31,11 +31,6 @@ const SEED: u64 = 1;
 
 /// Below the disk's root, so that its own name may be lost, too.
 const QUEUE: &str = "queue";
-
-/// In memory, and with inode numbers that are not used again, which the simulated disk goes by.
-fn in_memory() -> TempDir {
-    tempfile::tempdir_in("/dev/shm").expect("a tmpfs to work in")
-}
 
 /// A call of the script's: a record, or a stretch of RAW, that it appended. The others leave nothing.
 #[derive(Clone)]
@@ -108,7 +103,7 @@ impl Script {
     }
 
     fn over(image: &Image, options: Options) -> Script {
-        let root = in_memory();
+        let root = scratch_in_memory();
         write_image(image, root.path());
         let disk = SimDisk::new(root.path(), BOOTS[0]);
         disk.record();
@@ -435,22 +430,6 @@ impl Drop for Script {
     }
 }
 
-/// The records, in order. Panics over what is damaged.
-fn records_of(queue: &Queue) -> Vec<Vec<u8>> {
-    let (mut records, mut at) = (Vec::new(), queue.offsets().unwrap().min);
-    loop {
-        match queue.view(at) {
-            Ok(view) => {
-                // SAFETY: the view holds its file, and nobody writes what is committed.
-                records.push(unsafe { std::slice::from_raw_parts(view.ptr, view.len) }.to_vec());
-                at = view.end;
-            }
-            Err(error) if error.status() == Status::End => return records,
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
-
 struct Expected {
     calls: Vec<Entry>,
     truncations: Vec<Truncation>,
@@ -697,13 +676,13 @@ fn most_at_each_moment() -> (u64, usize) {
 fn every_crash_state_recovers(name: &str, syncs: &[bool], script: impl Fn(bool) -> Script) {
     let (most, each) = most_at_each_moment();
     let _watchdog = Watchdog::new(name, 300 + 60 * most);
-    let keep = in_memory();
+    let keep = scratch_in_memory();
     let _runtime = support::open(keep.path(), &record()); // its thread need not be started for each state
     for &held in syncs {
         let mut script = script(held);
         let moments = script.disk.moments();
         let expected = script.expected();
-        let (work, seen) = (in_memory(), HashSet::new());
+        let (work, seen) = (scratch_in_memory(), HashSet::new());
         let mut checker = Checker { expected: &expected, work, seen, states: 0, second: 0 };
         let mut dice = Dice(SEED);
         for (index, moment) in moments.iter().enumerate().skip(usize::from(held)).step_by(each) {
@@ -730,17 +709,6 @@ fn torn(moment: &Moment, most: u64, dice: &mut Dice) -> BTreeSet<Image> {
     let all = moment.torn();
     let step = (all.len() as u64).div_ceil(most).max(1);
     all.into_iter().filter(|_| dice.below(step) == 0).collect()
-}
-
-/// Says where a test was when it failed.
-struct OnPanic(String);
-
-impl Drop for OnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("in {}", self.0);
-        }
-    }
 }
 
 fn ran(options: Options, run: fn(&mut Script, bool)) -> impl Fn(bool) -> Script {

@@ -68,6 +68,9 @@ struct Tally {
     every_append: u32,
     truncations: u32,
     in_truncation: u32,
+    /// The end was moved back while others appended; and in STAGED.
+    cuts_beside: u32,
+    staged_cuts: u32,
     events: u32,
 }
 
@@ -97,7 +100,8 @@ fn kill_again_and_again(format: Format, filler: Filler, cycles: u32, seed: u64) 
             let phase = if format == Format::Raw && stop != Stop::Nowhere { phase.min(APPENDING) } else { phase };
             let threads = 5 + random.below(4) as u32;
             // Nothing that waits for what is stopped would end.
-            let habit = if stop == Stop::Nowhere { HABITS[random.below(4) as usize] } else { Habit::Plain };
+            let habit =
+                if stop == Stop::Nowhere { HABITS[random.below(HABITS.len() as u64) as usize] } else { Habit::Plain };
             let plan = Plan { format, filler, file_bytes, cycle, threads, stop, close_after, habit };
             let told = work.path().join("oracle");
             let _ = std::fs::remove_file(&told);
@@ -116,25 +120,22 @@ fn kill_again_and_again(format: Format, filler: Filler, cycles: u32, seed: u64) 
             };
             let least = least.max(log.end);
             assert!(now.end >= least, "the log ends at {}, but everything below {least} was to stay", now.end);
-            let survives = match oracle.cutting() {
-                Some(least) => Survives::Whole { least },
-                None if habit == Habit::Staged => Survives::Whole { least },
-                None => Survives::Returned,
-            };
+            let survives = if habit.is_staged() { Survives::Whole { least } } else { Survives::Returned };
             let checked = check(&plan, oracle, &known, &found, now.start, survives);
             tally.returned += checked;
             tally.flushes += oracle.flushes();
             tally.events += oracle.events();
             tally.truncations += oracle.truncations();
-            tally.in_truncation += u32::from(oracle.cutting().is_some());
-            match habit {
-                Habit::Staged => {
-                    tally.staged += 1;
-                    tally.gone += oracle.appends(&plan, now.start) - checked;
-                }
-                Habit::EveryAppend => tally.every_append += 1,
-                Habit::Plain | Habit::Truncates => {}
+            tally.in_truncation += u32::from(oracle.is_cutting(&plan));
+            if habit.cuts_beside() {
+                tally.cuts_beside += oracle.cuts_returned(&plan);
             }
+            if habit.is_staged() {
+                tally.staged += 1;
+                tally.gone += oracle.appends(&plan, now.start) - checked;
+                tally.staged_cuts += oracle.cuts_returned(&plan);
+            }
+            tally.every_append += u32::from(habit == Habit::EveryAppend);
             match oracle.phase() {
                 OPENING => tally.while_opening += 1,
                 CLOSED => tally.closed += 1,
@@ -171,7 +172,8 @@ fn kill_9_loses_no_append_that_returned() {
     eprintln!(
         "kill -9: {} cycles, {} appends returned, 0 lost; {} of them behind a stopped writer; {} flushes returned; \
          {} killed while opening, {} after a close; {} staged, {} appends that were not committed are gone; {} with \
-         every append durable; {} truncations returned, {} killed in one; {} moves of flushed told by the descriptor",
+         every append durable; {} truncations returned, {} of them cuts beside appends, {} cuts in STAGED, {} killed in \
+         one; {} moves of flushed told by the descriptor",
         sum(|one| one.cycles),
         sum(|one| one.returned),
         sum(|one| one.behind_a_stopped_writer),
@@ -182,10 +184,17 @@ fn kill_9_loses_no_append_that_returned() {
         sum(|one| one.gone),
         sum(|one| one.every_append),
         sum(|one| one.truncations),
+        sum(|one| one.cuts_beside),
+        sum(|one| one.staged_cuts),
         sum(|one| one.in_truncation),
         sum(|one| one.events),
     );
-    let seldom =
-        [sum(|one| one.staged), sum(|one| one.every_append), sum(|one| one.truncations), sum(|one| one.events)];
+    let seldom = [
+        sum(|one| one.staged),
+        sum(|one| one.every_append),
+        sum(|one| one.cuts_beside),
+        sum(|one| one.staged_cuts),
+        sum(|one| one.events),
+    ];
     assert!(cycles < 200 || seldom.iter().all(|&count| count > 0), "{seldom:?}");
 }

@@ -136,7 +136,8 @@ fn cut_again_and_again(disk: &Disk, cycles: u32, seed: u64) -> Tally {
                 3 => (CLOSED, 1, random.below(100) as u32),
                 _ => (APPENDING, 30_000, u32::MAX),
             };
-            let habit = if stop == Stop::Nowhere { HABITS[random.below(4) as usize] } else { Habit::Plain };
+            let habit =
+                if stop == Stop::Nowhere { HABITS[random.below(HABITS.len() as u64) as usize] } else { Habit::Plain };
             let plan = Plan { format, filler, file_bytes, cycle, threads: 5, stop, close_after, habit };
             let told = disk.beside().join("oracle");
             let _ = fs::remove_file(&told);
@@ -166,8 +167,8 @@ fn cut_again_and_again(disk: &Disk, cycles: u32, seed: u64) -> Tally {
             tally.flushes += oracle.flushes();
             tally.events += oracle.events();
             tally.truncations += oracle.truncations();
-            tally.in_truncation += u32::from(oracle.cutting().is_some());
-            tally.staged += u32::from(habit == Habit::Staged);
+            tally.in_truncation += u32::from(oracle.is_cutting(&plan));
+            tally.staged += u32::from(habit.is_staged());
             tally.every_append += u32::from(habit == Habit::EveryAppend);
             match oracle.phase() {
                 OPENING => tally.while_opening += 1,

@@ -35,7 +35,7 @@ fn constants_and_structures_are_those_of_the_header() {
 #[test]
 fn unloading_below_python_harms_no_thread_that_ends_later() {
     let Some(mut python) = support::python() else { return };
-    let work = support::scratch_in_memory();
+    let work = support::engine::scratch_in_memory();
     python.arg(script("unload.py")).arg(work.path().join("queue")).arg("1000").args(support::EXPORTED);
     assert_eq!(support::stdout(&mut python), format!("1000 cycles, {} functions\n", support::EXPORTED.len()));
 }

@@ -1,5 +1,6 @@
 //! A thousand threads' worth of random calls through the C interface, on handles that all threads share and any thread
-//! may close at any moment. Each answer is one that the header allows, nothing hangs, and what was appended is there.
+//! may close at any moment. Each answer is one that the header allows, nothing hangs, and what was appended is there
+//! unless a truncation can have cut it off; then it is not.
 //!
 //! Build it with a sanitizer to have it look for more. `MFQ_RANDOM_THREADS` and `MFQ_RANDOM_SEED` are more, and the
 //! same again.
@@ -13,6 +14,7 @@ use std::ffi::CString;
 use std::hash::{BuildHasher, RandomState};
 use std::mem::{MaybeUninit, size_of};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +25,9 @@ const AT_ONCE: u64 = 8;
 const CALLS: u64 = 100;
 /// Of each kind, the last ones given out, ended or not.
 const REMEMBERED: usize = 12;
+const FILE_BYTES: u64 = 65536;
+/// The least that a record is.
+const NUMBER_BYTES: usize = 8;
 
 struct Random(u64);
 
@@ -60,21 +65,83 @@ impl<T: Copy> Pool<T> {
 struct Directory {
     path: CString,
     format: u32,
-    appended: AtomicU64,
+    mode: u32,
+    /// By the numbers that they begin with.
+    appended: Mutex<BTreeMap<u64, Appended>>,
+    cuts: Mutex<Vec<Cut>>,
+    /// Where the log begins.
+    first: AtomicU64,
+    /// Ends of records.
+    places: Pool<u64>,
+}
+
+/// A record; it began at the time that is its number.
+struct Appended {
+    span: mfq_span_t,
+    len: usize,
+    returned: u64,
+}
+
+/// A truncation that moved the end back.
+struct Cut {
+    offset: u64,
+    began: u64,
+    returned: u64,
 }
 
 /// A queue's handle, and which directory it is.
 type Queue = (usize, usize);
 /// Claims and views by their tokens: their memory is somebody else's business.
-type Token = ([u64; 2], usize);
+type Token = [u64; 2];
+/// With its directory and its record's number.
+type Claim = (Token, usize, u64);
+
+impl Directory {
+    /// Everything that no truncation can have cut off is there, and nothing that one has.
+    fn check(&self, path: &Path) {
+        let is_raw = self.format == MFQ_RAW;
+        let format = if is_raw { mfq::Format::Raw } else { mfq::Format::Record };
+        let queue = support::engine::open(path, &mfq::Options { format, ..mfq::Options::default() });
+        let first = self.first.load(Ordering::SeqCst);
+        assert_eq!(queue.offsets().unwrap().min, first);
+        let mut found = BTreeMap::new();
+        let mut at = first;
+        while let Ok(view) = queue.view(at) {
+            // SAFETY: the view holds its file, and nobody writes what is committed.
+            found.insert(view.offset, unsafe { std::slice::from_raw_parts(view.ptr, view.len) }.to_vec());
+            at = view.end;
+        }
+        assert_eq!(at, queue.offsets().unwrap().committed);
+
+        let (appended, cuts) = (self.appended.lock().unwrap(), self.cuts.lock().unwrap());
+        let mut missing = 0;
+        for (number, Appended { span, len, returned }) in appended.iter().filter(|(_, one)| one.span.offset >= first) {
+            let stretch = found.range(..=span.offset).next_back();
+            let there = stretch.and_then(|(at, bytes)| bytes.get((span.offset - at) as usize..));
+            let whole = payload(*number, *len);
+            let is_there = there.is_some_and(|there| if is_raw { there.starts_with(&whole) } else { there == whole });
+            let may_be = |cut: &&Cut| cut.offset < span.end;
+            let is_cut = cuts.iter().filter(may_be).any(|cut| cut.began > *returned);
+            let may_be_cut = cuts.iter().filter(may_be).any(|cut| cut.returned > *number);
+            assert!(is_there || may_be_cut, "number {number} at {} is not there", span.offset);
+            assert!(!is_there || !is_cut, "number {number} at {} is there", span.offset);
+            missing += usize::from(!is_there);
+        }
+        let known = |bytes: &Vec<u8>| appended.contains_key(&u64::from_le_bytes(bytes[..8].try_into().unwrap()));
+        assert!(is_raw || found.values().all(known), "nobody appended it");
+        println!("{} appended, {missing} cut off by {}, from {first} on", appended.len(), cuts.len());
+    }
+}
 
 struct World {
-    directories: [Directory; 3],
+    directories: [Directory; 4],
+    /// Moments, counted.
+    clock: AtomicU64,
     queues: Pool<Queue>,
     files: Pool<usize>,
     readers: Pool<usize>,
     views: Pool<Token>,
-    claims: Pool<Token>,
+    claims: Pool<Claim>,
     answers: Mutex<BTreeMap<(&'static str, i32), u64>>,
 }
 
@@ -90,6 +157,13 @@ fn sized<T>() -> T {
     value
 }
 
+/// Begins with the record's number.
+fn payload(number: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![b'r'; len];
+    bytes[..NUMBER_BYTES].copy_from_slice(&number.to_le_bytes());
+    bytes
+}
+
 // SAFETY, for all of it: pointers lead to values that live until the call returns, and handles may be anything.
 impl World {
     /// Notes an answer, which has to be one of these.
@@ -103,6 +177,17 @@ impl World {
         answer == MFQ_OK
     }
 
+    fn now(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::SeqCst)
+    }
+
+    fn note(&self, directory: usize, number: u64, span: mfq_span_t, len: usize) {
+        let Directory { appended, places, .. } = &self.directories[directory];
+        let returned = self.now();
+        places.add(span.end);
+        appended.lock().unwrap().insert(number, Appended { span, len, returned });
+    }
+
     fn open(&self, random: &mut Random) {
         let index = random.below(self.directories.len() as u64) as usize;
         let directory = &self.directories[index];
@@ -110,7 +195,12 @@ impl World {
         let mut queue = ptr::null_mut();
         let status = unsafe {
             mfq_options_init(&mut options, size_of::<mfq_options_t>());
-            (options.file_size, options.format, options.append_timeout_ms) = (65536, directory.format, -1);
+            (options.file_size, options.format, options.append_timeout_ms) = (FILE_BYTES, directory.format, -1);
+            options.mode = directory.mode;
+            if directory.mode == MFQ_STAGED {
+                // A claim that is open for long keeps buffers, and who waits for one would do so as long.
+                options.flags = MFQ_OPEN_POOL_FAIL_FAST;
+            }
             mfq_open(directory.path.as_ptr(), &options, &mut queue)
         };
         if self.one_of("open", status, &[MFQ_OK, MFQ_E_LOCKED])
@@ -132,52 +222,79 @@ impl World {
         self.one_of("reader_close", unsafe { mfq_reader_close(reader as *mut _) }, &[MFQ_OK, MFQ_E_CLOSED]);
     }
 
-    fn end_view(&self, (token, _): Token) {
+    fn end_view(&self, token: Token) {
         let mut view = mfq_view_t { token, ..zeroed() };
         self.one_of("view_release", unsafe { mfq_view_release(&mut view) }, &[MFQ_OK, MFQ_E_CLOSED]);
     }
 
-    fn end_claim(&self, (token, directory): Token, commit: bool) {
-        let mut claim = mfq_claim_t { token, ..zeroed() };
+    fn end_claim(&self, (token, directory, number): Claim, commit: bool) {
+        let (mut claim, mut at) = (mfq_claim_t { token, ..zeroed() }, zeroed());
         if !commit {
             self.one_of("abort", unsafe { mfq_abort(&mut claim) }, &[MFQ_OK, MFQ_E_CLOSED]);
-        } else if self.one_of("commit", unsafe { mfq_commit(&mut claim, 8, ptr::null_mut()) }, &[MFQ_OK, MFQ_E_CLOSED])
-        {
-            self.directories[directory].appended.fetch_add(1, Ordering::Relaxed);
+        } else if self.one_of(
+            "commit",
+            unsafe { mfq_commit(&mut claim, NUMBER_BYTES, &mut at) },
+            &[MFQ_OK, MFQ_E_CLOSED],
+        ) {
+            self.note(directory, number, at, NUMBER_BYTES);
         }
     }
 
     fn append(&self, random: &mut Random, (queue, directory): Queue) {
-        let bytes = [b'r'; 1000];
-        let len = 1 + random.below(999) as usize;
-        let slices =
-            [mfq_slice_t { ptr: bytes.as_ptr().cast(), len }, mfq_slice_t { ptr: bytes.as_ptr().cast(), len: 3 }];
-        let (queue, at) = (queue as *mut _, ptr::null_mut());
-        let (status, records) = match random.below(4) {
-            0 => (unsafe { mfq_appendv(queue, slices.as_ptr(), 2, at) }, 1),
-            1 => (unsafe { mfq_append_batch(queue, slices.as_ptr(), 2, at) }, 2),
-            _ => (unsafe { mfq_append(queue, bytes.as_ptr().cast(), len, at) }, 1),
+        let numbers = [self.now(), self.now()];
+        let records = numbers.map(|number| payload(number, NUMBER_BYTES + random.below(990) as usize));
+        let slice = |bytes: &[u8]| mfq_slice_t { ptr: bytes.as_ptr().cast(), len: bytes.len() };
+        let batch = records.each_ref().map(|bytes| slice(bytes));
+        let parts = [slice(&records[0]), slice(b"rrr")];
+        let lens = records.each_ref().map(Vec::len);
+        let (queue, mut at) = (queue as *mut _, [zeroed(); 2]);
+        let (status, lens) = match random.below(4) {
+            0 => (unsafe { mfq_appendv(queue, parts.as_ptr(), 2, &mut at[0]) }, vec![lens[0] + 3]),
+            1 => (unsafe { mfq_append_batch(queue, batch.as_ptr(), 2, at.as_mut_ptr()) }, lens.to_vec()),
+            _ => (unsafe { mfq_append(queue, batch[0].ptr, lens[0], &mut at[0]) }, vec![lens[0]]),
         };
         if self.one_of("append", status, &[MFQ_OK, MFQ_E_CLOSED, MFQ_E_BUSY]) {
-            self.directories[directory].appended.fetch_add(records, Ordering::Relaxed);
+            numbers.into_iter().zip(at).zip(lens).for_each(|((number, at), len)| self.note(directory, number, at, len));
         }
     }
 
     fn claim(&self, queue: Queue) {
-        let mut claim: mfq_claim_t = zeroed();
-        let status = unsafe { mfq_claim(queue.0 as *mut _, 8, &mut claim) };
+        let (mut claim, number): (mfq_claim_t, _) = (zeroed(), self.now());
+        let status = unsafe { mfq_claim(queue.0 as *mut _, NUMBER_BYTES, &mut claim) };
         if self.one_of("claim", status, &[MFQ_OK, MFQ_E_CLOSED, MFQ_E_BUSY]) {
             // Before any other thread can end it.
-            unsafe { claim.ptr.write_bytes(b'c', claim.len) };
-            if let Some(forgotten) = self.claims.add((claim.token, queue.1)) {
+            unsafe { claim.ptr.copy_from_nonoverlapping(number.to_le_bytes().as_ptr(), NUMBER_BYTES) };
+            if let Some(forgotten) = self.claims.add((claim.token, queue.1, number)) {
                 self.end_claim(forgotten, true);
             }
         }
     }
 
-    fn read(&self, random: &mut Random, queue: usize) {
+    /// The end goes back over some records, or the beginning on over some of the files.
+    fn truncate(&self, random: &mut Random, (queue, directory): Queue) {
+        let Directory { cuts, first, places, .. } = &self.directories[directory];
+        let Some(offset) = places.any(random) else { return };
         let queue = queue as *mut mfq_queue_t;
-        let offset = random.below(100) * 8 * random.below(1000);
+        if random.below(2) == 0 {
+            let began = self.now();
+            let status = unsafe { mfq_truncate_after(queue, offset) };
+            // Another one may have come first, and a record lie across the offset now.
+            if self.one_of("truncate_after", status, &[MFQ_OK, MFQ_E_CLOSED, MFQ_E_INVALID, MFQ_E_BUSY]) {
+                cuts.lock().unwrap().push(Cut { offset, began, returned: self.now() });
+            }
+        } else {
+            let offset = offset / 4; // most of the log stays
+            let status = unsafe { mfq_truncate_before(queue, offset) };
+            if self.one_of("truncate_before", status, &[MFQ_OK, MFQ_E_CLOSED, MFQ_E_INVALID]) {
+                first.fetch_max(offset - offset % FILE_BYTES, Ordering::SeqCst);
+            }
+        }
+    }
+
+    fn read(&self, random: &mut Random, (queue, directory): Queue) {
+        let queue = queue as *mut mfq_queue_t;
+        let place = self.directories[directory].places.any(random).filter(|_| random.below(2) == 0);
+        let offset = place.unwrap_or_else(|| random.below(100) * 8 * random.below(1000));
         let nothing_there = [MFQ_OK, MFQ_E_CLOSED, MFQ_E_END, MFQ_E_NOT_FOUND, MFQ_E_CORRUPT];
         match random.below(4) {
             0 => {
@@ -188,21 +305,21 @@ impl World {
             }
             1 => {
                 let mut view: mfq_view_t = zeroed();
-                let status = unsafe { mfq_view(queue, offset % 24, &mut view) };
+                let status = unsafe { mfq_view(queue, place.unwrap_or(offset % 24), &mut view) };
                 if self.one_of("view", status, &nothing_there) {
                     // Before any other thread can release it.
                     let bytes = unsafe { std::slice::from_raw_parts(view.ptr, view.len) };
                     let sum = bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
                     std::hint::black_box(sum);
-                    if let Some(forgotten) = self.views.add((view.token, 0)) {
+                    if let Some(forgotten) = self.views.add(view.token) {
                         self.end_view(forgotten);
                     }
                 }
             }
             2 => {
                 let mut reader = ptr::null_mut();
-                let status = unsafe { mfq_reader_open(queue, 0, &mut reader) };
-                if self.one_of("reader_open", status, &[MFQ_OK, MFQ_E_CLOSED])
+                let status = unsafe { mfq_reader_open(queue, place.unwrap_or(0), &mut reader) };
+                if self.one_of("reader_open", status, &[MFQ_OK, MFQ_E_CLOSED, MFQ_E_NOT_FOUND])
                     && let Some(forgotten) = self.readers.add(reader as usize)
                 {
                     self.end_reader(forgotten);
@@ -215,7 +332,7 @@ impl World {
                     0 => unsafe { mfq_get_last(queue, timeout_ms, &mut file) },
                     _ => unsafe { mfq_find(queue, offset, &mut file) },
                 };
-                let allowed = [MFQ_OK, MFQ_E_CLOSED, MFQ_E_TIMEOUT, MFQ_E_END, MFQ_E_NOT_FOUND];
+                let allowed = [MFQ_OK, MFQ_E_CLOSED, MFQ_E_TIMEOUT, MFQ_E_END, MFQ_E_NOT_FOUND, MFQ_E_BUSY];
                 if self.one_of("get_last or find", status, &allowed)
                     && let Some(forgotten) = self.files.add(file as usize)
                 {
@@ -229,20 +346,21 @@ impl World {
         let reader = reader as *mut mfq_reader_t;
         if random.below(8) == 0 {
             let status = unsafe { mfq_reader_seek(reader, 0) };
-            self.one_of("reader_seek", status, &[MFQ_OK, MFQ_E_CLOSED, MFQ_E_BUSY]);
+            self.one_of("reader_seek", status, &[MFQ_OK, MFQ_E_CLOSED, MFQ_E_BUSY, MFQ_E_NOT_FOUND]);
         } else {
             let mut view: mfq_view_t = zeroed();
             let status = unsafe { mfq_reader_next(reader, random.below(5) as i32, &mut view) };
-            self.one_of("reader_next", status, &[MFQ_OK, MFQ_E_CLOSED, MFQ_E_BUSY, MFQ_E_END, MFQ_E_TIMEOUT]);
+            let none_there = [MFQ_E_END, MFQ_E_TIMEOUT, MFQ_E_NOT_FOUND, MFQ_E_CORRUPT];
+            self.one_of("reader_next", status, &[&[MFQ_OK, MFQ_E_CLOSED, MFQ_E_BUSY], &none_there[..]].concat());
         }
     }
 
     fn ask(&self, random: &mut Random, queue: usize) {
         let queue = queue as *mut mfq_queue_t;
         let (up_to, timeout_ms) = (random.below(100_000), random.below(20) as i32);
-        let waited = [MFQ_OK, MFQ_E_CLOSED, MFQ_E_TIMEOUT];
+        let waited = [MFQ_OK, MFQ_E_CLOSED, MFQ_E_TIMEOUT, MFQ_E_END];
         let told = [MFQ_OK, MFQ_E_CLOSED];
-        match random.below(4) {
+        match random.below(6) {
             0 => self.one_of("flush", unsafe { mfq_flush(queue, up_to, timeout_ms) }, &waited),
             1 => {
                 let which = random.below(2) as i32;
@@ -253,6 +371,14 @@ impl World {
                 let done = self.one_of("offsets", unsafe { mfq_offsets(queue, &mut offsets) }, &told);
                 assert!(offsets.flushed <= offsets.committed && offsets.committed <= offsets.wrote);
                 done
+            }
+            3 => self.one_of("flush_start", unsafe { mfq_flush_start(queue, up_to) }, &told),
+            4 => {
+                // Another thread may close it, so it is not read here.
+                let mut fd = -1;
+                let made = self.one_of("event_fd", unsafe { mfq_event_fd(queue, &mut fd) }, &told);
+                assert_eq!(made, fd >= 0);
+                made
             }
             _ => self.one_of("stats", unsafe { mfq_stats(queue, &mut sized()) }, &told),
         };
@@ -283,7 +409,7 @@ impl World {
                 let commit = random.below(3) > 0;
                 self.claims.any(random).into_iter().for_each(|claim| self.end_claim(claim, commit));
             }
-            55..70 => self.read(random, queue.0),
+            55..70 => self.read(random, queue),
             70..80 => self.readers.any(random).into_iter().for_each(|reader| self.use_reader(random, reader)),
             80..82 => self.readers.any(random).into_iter().for_each(|reader| self.end_reader(reader)),
             82..86 => self.views.any(random).into_iter().for_each(|view| self.end_view(view)),
@@ -292,7 +418,8 @@ impl World {
                 let told = unsafe { mfq_file_info(file as *mut _, &mut sized()) };
                 self.one_of("file_info", told, &[MFQ_OK, MFQ_E_CLOSED]);
             }),
-            90..98 => self.ask(random, queue.0),
+            90..97 => self.ask(random, queue.0),
+            97 => self.truncate(random, queue),
             _ => self.garbage(random),
         }
     }
@@ -305,14 +432,24 @@ fn random_calls_of_a_thousand_threads_are_answered_and_lose_nothing() {
     let seed =
         env::var("MFQ_RANDOM_SEED").map_or_else(|_| RandomState::new().hash_one(0), |seed| seed.parse().unwrap());
     println!("seed {seed}");
-    let dirs = [scratch(), scratch(), scratch()];
-    let directory = |index: usize, format| Directory {
+    let dirs = [scratch(), scratch(), scratch(), scratch()];
+    let directory = |index: usize, format, mode| Directory {
         path: CString::new(dirs[index].path().as_os_str().as_bytes()).unwrap(),
         format,
-        appended: AtomicU64::new(0),
+        mode,
+        appended: Mutex::default(),
+        cuts: Mutex::default(),
+        first: AtomicU64::new(0),
+        places: Pool::new(),
     };
     let world = World {
-        directories: [directory(0, MFQ_RECORD), directory(1, MFQ_RECORD), directory(2, MFQ_RAW)],
+        directories: [
+            directory(0, MFQ_RECORD, MFQ_MMAP),
+            directory(1, MFQ_RECORD, MFQ_STAGED),
+            directory(2, MFQ_RAW, MFQ_MMAP),
+            directory(3, MFQ_RAW, MFQ_STAGED),
+        ],
+        clock: AtomicU64::new(1),
         queues: Pool::new(),
         files: Pool::new(),
         readers: Pool::new(),
@@ -339,9 +476,7 @@ fn random_calls_of_a_thousand_threads_are_answered_and_lose_nothing() {
     for (name, count) in world.answers.lock().unwrap().iter() {
         println!("{name:?}: {count}");
     }
-    for directory in &world.directories[..2] {
-        let path = std::path::Path::new(std::ffi::OsStr::from_bytes(directory.path.to_bytes()));
-        let queue = support::engine::open(path, &mfq::Options::default());
-        assert_eq!(support::engine::read_all(&queue).len() as u64, directory.appended.load(Ordering::Relaxed));
+    for (directory, dir) in world.directories.iter().zip(&dirs) {
+        directory.check(dir.path());
     }
 }

@@ -167,15 +167,21 @@ fn writes_that_stop_half_way_go_on() {
     }
 }
 
+/// And with a record to be flushed, up to this.
+fn without_descriptors(path: &Path, format: Format) -> (Opened, u64) {
+    let queue = open(path, &staged(format));
+    let end = queue.append(b"a record").unwrap().end;
+    eventually("the look-ahead is done", || queue.stats().unwrap().files_created == 3);
+    queue.os.fail_all(Call::Open, Fault::Errno(libc::EMFILE));
+    (queue, end)
+}
+
 #[test]
 fn a_flush_without_a_descriptor_to_spare_loses_nothing_and_can_be_tried_again() {
     let _alone = alone();
     for format in FORMATS {
         let dir = scratch();
-        let queue = open(dir.path(), &staged(format));
-        let end = queue.append(b"a record").unwrap().end;
-        eventually("the look-ahead is done", || queue.stats().unwrap().files_created == 3);
-        queue.os.fail_all(Call::Open, Fault::Errno(libc::EMFILE));
+        let (queue, end) = without_descriptors(dir.path(), format);
         let refused = queue.flush(end, within(GENEROUS_MS)).unwrap_err();
         assert_eq!((refused.status(), refused.errno()), (Status::Io, libc::EMFILE));
         assert_eq!(queue.offsets().unwrap().flushed, 0);
@@ -190,10 +196,7 @@ fn a_flush_in_the_background_without_a_descriptor_to_spare_comes_once_there_is_o
     let _alone = alone();
     for format in FORMATS {
         let dir = scratch();
-        let queue = open(dir.path(), &staged(format));
-        let end = queue.append(b"a record").unwrap().end;
-        eventually("the look-ahead is done", || queue.stats().unwrap().files_created == 3);
-        queue.os.fail_all(Call::Open, Fault::Errno(libc::EMFILE));
+        let (queue, end) = without_descriptors(dir.path(), format);
         let opens = queue.os.count(Call::Open);
         queue.flush_start(end).unwrap();
         eventually("it was tried", || queue.os.count(Call::Open) > opens);

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use support::{GENEROUS_MS, Watchdog, page, raw, record, within};
+use support::{GENEROUS_MS, OnPanic, Watchdog, page, raw, record, records_of, scratch_in_memory, within};
 use tempfile::TempDir;
 
 const FIRST_BOOT: [u8; 16] = *b"the first boot..";
@@ -358,32 +358,13 @@ fn is_poisoned(queue: &Queue) -> bool {
     queue.flush_start(0).is_err_and(|error| error.status() == Status::Poisoned)
 }
 
-fn records_of(queue: &Queue) -> Vec<Vec<u8>> {
-    let (mut records, mut at) = (Vec::new(), queue.offsets().unwrap().min);
-    loop {
-        match queue.view(at) {
-            Ok(view) => {
-                // SAFETY: the view holds its file, and nobody writes what is committed.
-                records.push(unsafe { std::slice::from_raw_parts(view.ptr, view.len) }.to_vec());
-                at = view.end;
-            }
-            Err(error) if error.status() == Status::End => return records,
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
-
 fn bytes_of(queue: &Queue) -> Vec<u8> {
     let (mut bytes, min) = (Vec::new(), queue.offsets().unwrap().min);
     while let Ok(view) = queue.view(min + bytes.len() as u64) {
-        // SAFETY: as above.
+        // SAFETY: the view holds its file, and nobody writes what is committed.
         bytes.extend_from_slice(unsafe { std::slice::from_raw_parts(view.ptr, view.len) });
     }
     bytes
-}
-
-fn in_memory() -> TempDir {
-    tempfile::tempdir_in("/dev/shm").expect("a tmpfs to work in")
 }
 
 /// A directory for one run, with its disk.
@@ -395,7 +376,7 @@ struct Bench {
 
 impl Bench {
     fn new(beginning: &Beginning) -> Bench {
-        let root = in_memory();
+        let root = scratch_in_memory();
         write_image(&beginning.image, root.path());
         let os = FaultyOs::new(native());
         let disk = SimDisk::over(os.clone(), root.path(), beginning.boot);
@@ -506,7 +487,7 @@ fn check(options: &Options, beginning: &Beginning, (call, nth, fault, times): Ca
 
 /// With the least that the disk may have now.
 fn after_a_power_cut(bench: &Bench, options: &Options) -> OpenQueue {
-    let root = in_memory();
+    let root = scratch_in_memory();
     write_image(&bench.disk.power_cut(), root.path());
     let os = FaultyOs::new(native());
     os.set_boot_id(*b"the third boot..");
@@ -530,16 +511,6 @@ fn check_error(error: &Error, fault: Fault, waits_in_vain: bool) {
     assert!(error.message().len() > 10 && error.status() != Status::Panic, "{error}");
 }
 
-struct OnPanic(String);
-
-impl Drop for OnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("in {}", self.0);
-        }
-    }
-}
-
 /// What is done in turn: `all` of it, or in the short form some.
 fn faults(call: Call, nth: u64, all: bool) -> Vec<(Fault, Times)> {
     let errnos = errnos(call);
@@ -553,7 +524,7 @@ fn faults(call: Call, nth: u64, all: bool) -> Vec<(Fault, Times)> {
 const MOST_CASES: usize = 200;
 
 fn every_call_fails(name: &str, options: &Options, beginnings: impl IntoIterator<Item = Beginning>) {
-    let keep = in_memory();
+    let keep = scratch_in_memory();
     let _runtime = support::open(keep.path(), &record()); // its thread need not be started for each case
     let all = env::var("MFQ_SYSCALL_FAULTS").is_ok_and(|which| which == "all");
     for beginning in beginnings {

@@ -6,6 +6,7 @@ mod support;
 use mfq::os::{Call, Fault, FaultyOs, native};
 use mfq::{Deadline, Filler, FlushPolicy, Format, Mode, Options, Reader, Span, Status, Which};
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -383,26 +384,77 @@ fn calls_of(options: &Options) -> Vec<Call> {
 fn at_rest(path: &Path, options: &Options) -> (Opened, Vec<Span>) {
     let queue = open(path, options);
     let spans = fill(&queue, 30);
-    queue.flush(spans[24].end, within(GENEROUS_MS)).unwrap();
+    queue.flush(spans[DURABLE].end, within(GENEROUS_MS)).unwrap();
     let wanted =
         spans[29].end.next_multiple_of(page()) + if options.filler == Filler::RocketMq { 1 } else { 2 } * page();
     eventually("files ahead", || file_starts(path).last().is_some_and(|last| last + page() >= wanted));
     (queue, spans)
 }
 
-type Truncate = fn(&Opened, u64) -> mfq::Result<()>;
-const BOTH: [Truncate; 2] =
-    [|queue, offset| queue.truncate_after(offset), |queue, offset| queue.truncate_before(offset)];
+/// The record that is cut at, and the last ones that are durable and there.
+const CUT: usize = 13;
+const DURABLE: usize = 24;
+const LAST: usize = 29;
 
-/// What a crash in the middle may leave: all of it, or what stays of it.
-fn check_image(path: &Path, options: &Options, spans: &[Span], cut: usize, rebooted: bool, what: &str) {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Truncation {
+    After,
+    Before,
+}
+
+const BOTH: [Truncation; 2] = [Truncation::After, Truncation::Before];
+
+/// Where a log may begin and end.
+#[derive(Debug)]
+struct Bounds {
+    begins: Vec<u64>,
+    ends: RangeInclusive<u64>,
+}
+
+impl Truncation {
+    fn call(self, queue: &Opened, spans: &[Span]) -> mfq::Result<()> {
+        match self {
+            Truncation::After => queue.truncate_after(spans[CUT].offset),
+            Truncation::Before => queue.truncate_before(spans[CUT].offset),
+        }
+    }
+
+    fn leaves(self, spans: &[Span]) -> Bounds {
+        let (cut, end) = (spans[CUT].offset, spans[LAST].end);
+        match self {
+            Truncation::After => Bounds { begins: vec![0], ends: cut..=cut },
+            Truncation::Before => Bounds { begins: vec![cut - cut % page()], ends: end..=end },
+        }
+    }
+
+    /// Until it has returned: of the beginning all of it or nothing, of the end any part.
+    fn may_leave(self, spans: &[Span]) -> Bounds {
+        let Bounds { begins, ends } = self.leaves(spans);
+        // What keeps writers out of the last file becomes padding.
+        let most = if self == Truncation::After { spans[LAST].end.next_multiple_of(page()) } else { *ends.end() };
+        Bounds { begins: [vec![0], begins].concat(), ends: *ends.start()..=most }
+    }
+}
+
+impl Bounds {
+    fn after_a_reboot(self, spans: &[Span]) -> Bounds {
+        Bounds { ends: spans[DURABLE].end.min(*self.ends.start())..=*self.ends.end(), ..self }
+    }
+
+    fn check(&self, queue: &Opened, what: &str) {
+        let offsets = queue.offsets().unwrap();
+        let holds = self.begins.contains(&offsets.min) && self.ends.contains(&offsets.committed);
+        assert!(holds, "{what}: from {} to {}, which is not {self:?}", offsets.min, offsets.committed);
+    }
+}
+
+/// What is there lies within its bounds and is what was appended, and the log goes on.
+fn check_image(path: &Path, options: &Options, spans: &[Span], rebooted: bool, bounds: Bounds, what: &str) {
     let queue = if rebooted { open_after_reboot(path, options) } else { open(path, options) };
-    let first = queue.offsets().unwrap().min;
-    assert!(first <= spans[cut].offset, "{what}");
-    let skipped = spans.iter().take_while(|at| at.offset < first).count();
-    let committed = committed(&queue);
-    assert!(committed >= spans[cut].offset, "{what}: ends at {committed}");
-    for (i, at) in spans.iter().enumerate().skip(skipped).take_while(|(_, at)| at.end <= committed) {
+    if rebooted { bounds.after_a_reboot(spans) } else { bounds }.check(&queue, what);
+    let offsets = queue.offsets().unwrap();
+    let there = |at: &Span| at.offset >= offsets.min && at.end <= offsets.committed;
+    for (i, at) in spans.iter().enumerate().filter(|(_, at)| there(at)) {
         assert!(read(&queue, at.offset).unwrap().0.starts_with(&payload(i)), "{what}: record {i}");
     }
     let at = append(&queue, b"goes on");
@@ -422,27 +474,30 @@ fn a_kill_or_a_power_cut_at_any_call_in_staged_leaves_the_log_or_what_stays_of_i
 fn stop_at_any_call(kinds: &[Options]) {
     let _alone = alone();
     let mut cases = 0;
-    for (options, truncate) in kinds.iter().flat_map(|options| BOTH.map(|truncate| (options, truncate))) {
+    for (options, truncation) in kinds.iter().flat_map(|options| BOTH.map(|truncation| (options, truncation))) {
         for call in calls_of(options) {
             for nth in 1.. {
                 let dir = scratch();
                 let (queue, spans) = at_rest(dir.path(), options);
                 queue.os.fail_nth(call, nth, Fault::Hang);
                 let before = queue.os.count(call);
-                let images = thread::scope(|scope| {
-                    let cutting = scope.spawn(|| truncate(&queue, spans[13].offset));
+                let (has_returned, images) = thread::scope(|scope| {
+                    let cutting = scope.spawn(|| truncation.call(&queue, &spans));
                     eventually("a call or the end", || cutting.is_finished() || queue.os.count(call) >= before + nth);
+                    let has_returned = cutting.is_finished();
                     let images = [as_killed_now(dir.path()), as_killed_now(dir.path())];
                     queue.os.heal();
                     cutting.join().unwrap().unwrap();
-                    images
+                    (has_returned, images)
                 });
                 for (image, rebooted) in images.iter().zip([false, true]) {
-                    let what = format!("{options:?} {call:?} {nth}, rebooted {rebooted}");
-                    check_image(image.path(), options, &spans, 13, rebooted, &what);
+                    let what = format!("{truncation:?} {options:?} {call:?} {nth}, rebooted {rebooted}");
+                    let bounds = if has_returned { truncation.leaves(&spans) } else { truncation.may_leave(&spans) };
+                    check_image(image.path(), options, &spans, rebooted, bounds, &what);
                     cases += 1;
                 }
                 if queue.os.count(call) < before + nth {
+                    assert!(has_returned);
                     break;
                 }
             }
@@ -465,29 +520,44 @@ fn a_truncation_that_fails_at_any_call_in_staged_has_not_happened_or_poisons() {
 fn fail_at_any_call(kinds: &[Options]) {
     let _alone = alone();
     let mut cases = 0;
-    for (options, truncate) in kinds.iter().flat_map(|options| BOTH.map(|truncate| (options, truncate))) {
+    for (options, truncation) in kinds.iter().flat_map(|options| BOTH.map(|truncation| (options, truncation))) {
         for call in calls_of(options) {
             for nth in 1.. {
+                let what = format!("{truncation:?} {call:?} {nth} {options:?}");
                 let dir = scratch();
                 let (queue, spans) = at_rest(dir.path(), options);
                 let before = queue.os.count(call);
                 queue.os.fail_nth(call, nth, Fault::Errno(libc::EIO));
-                let outcome = truncate(&queue, spans[13].offset);
+                let outcome = truncation.call(&queue, &spans);
                 let made = queue.os.count(call) >= before + nth;
                 queue.os.heal();
-                if let Err(error) = outcome {
-                    // POISONED where the flush thread made the call that failed, for a checkpoint.
-                    assert!(matches!(error.status(), Status::Io | Status::NoMemory | Status::Poisoned), "{error}");
-                    match queue.append(b"goes on") {
-                        Ok(at) => {
-                            queue.wait(Which::Committed, at.end, within(GENEROUS_MS)).unwrap();
-                            assert!(read(&queue, at.offset).unwrap().0.starts_with(b"goes on"));
-                        }
-                        Err(error) => assert_eq!(error.status(), Status::Poisoned),
+                let bounds = match outcome {
+                    Ok(()) => {
+                        truncation.leaves(&spans).check(&queue, &what);
+                        truncation.leaves(&spans)
                     }
-                }
+                    Err(error) => {
+                        // POISONED where the flush thread made the call that failed, for a checkpoint.
+                        assert!(matches!(error.status(), Status::Io | Status::NoMemory | Status::Poisoned), "{error}");
+                        match queue.append(b"goes on") {
+                            Ok(at) => {
+                                queue.wait(Which::Committed, at.end, within(GENEROUS_MS)).unwrap();
+                                assert!(read(&queue, at.offset).unwrap().0.starts_with(b"goes on"));
+                                assert!(at.offset >= spans[LAST].end, "{what}: goes on at {}", at.offset);
+                                // Files that could not be removed have gone from the queue all the same.
+                                let begins = queue.offsets().unwrap().min;
+                                assert!(truncation.may_leave(&spans).begins.contains(&begins), "{what}");
+                                Bounds { begins: vec![begins], ends: at.end..=at.end }
+                            }
+                            Err(error) => {
+                                assert_eq!(error.status(), Status::Poisoned);
+                                truncation.may_leave(&spans)
+                            }
+                        }
+                    }
+                };
                 let _ = queue.close();
-                check_image(dir.path(), options, &spans, 13, false, &format!("{call:?} {nth} {options:?}"));
+                check_image(dir.path(), options, &spans, false, bounds, &what);
                 cases += 1;
                 if !made {
                     break;

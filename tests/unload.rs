@@ -8,7 +8,7 @@ use std::process::Command;
 /// A thousand lives of the library in the host, with all that is exported.
 fn load_and_unload(library: &Path) {
     let build = tempfile::tempdir().expect("a temporary directory");
-    let work = support::scratch_in_memory();
+    let work = support::engine::scratch_in_memory();
     let program = build.path().join("unload");
     support::run(
         Command::new("cc")

@@ -171,6 +171,7 @@ struct Fuzz {
     directory_of: HashMap<usize, u8>,
     appended: HashMap<u8, Vec<(u64, Vec<u8>)>>,
     formats: HashMap<u8, u32>,
+    policies: HashMap<usize, u32>,
     event_fds: HashMap<usize, i32>,
     /// A file was made shorter: whoever has it mapped may meet a page that is gone.
     is_shortened: bool,
@@ -219,14 +220,22 @@ impl Fuzz {
         if !self.is_shortened {
             assert!(![MFQ_E_POISONED, MFQ_E_IO].contains(&status), "{status}: {}", last_error());
         }
-        if status == MFQ_E_NOT_DURABLE {
-            return true; // appended, and written where
-        }
+        assert_ne!(status, MFQ_E_NOT_DURABLE, "{}", last_error());
         if status < 0 {
             assert!(!last_error().is_empty());
             assert!(!writes_nothing || self.room.0[16..1024].iter().all(|&byte| byte == UNTOUCHED), "{status} wrote");
         }
         status == MFQ_OK
+    }
+
+    /// The same of a call that appends to `queue`; whether it has.
+    fn check_append(&self, handle: usize, queue: usize, status: i32) -> bool {
+        if status == MFQ_E_NOT_DURABLE && self.open.contains(&queue) {
+            let policy = self.policies[&queue];
+            assert_eq!(policy, MFQ_FLUSH_EVERY_APPEND, "{}", last_error());
+            return true; // and it is written where
+        }
+        self.check(handle, status, true)
     }
 
     fn value<T>(&self) -> T {
@@ -295,6 +304,8 @@ impl Fuzz {
                         self.queues.push(queue);
                         self.directory_of.insert(queue.addr(), directory);
                         self.formats.insert(directory, if options.is_some() { (*at).format } else { MFQ_RECORD });
+                        let policy = if options.is_some() { (*at).flush_policy } else { MFQ_FLUSH_NONE };
+                        self.policies.insert(queue.addr(), policy);
                     }
                 }
                 Call::Close { queue } => {
@@ -336,7 +347,7 @@ impl Fuzz {
                 Call::Append { queue, data, out } => {
                     let (queue, to, (slice, bytes)) = (choose(&self.queues, *queue), self.out(out), self.data(data));
                     let status = mfq_append(queue, slice.ptr, slice.len, to);
-                    if self.check(queue.addr(), status, true) && !to.is_null() {
+                    if self.check_append(queue.addr(), queue.addr(), status) && !to.is_null() {
                         self.note(queue, self.value(), bytes);
                     }
                 }
@@ -345,7 +356,7 @@ impl Fuzz {
                     let parts: Vec<_> = parts.iter().take(8).map(|part| self.data(part)).collect();
                     let slices: Vec<_> = parts.iter().map(|(slice, _)| *slice).collect();
                     let status = mfq_appendv(queue, slices.as_ptr(), slices.len(), to);
-                    if self.check(queue.addr(), status, true) && !to.is_null() {
+                    if self.check_append(queue.addr(), queue.addr(), status) && !to.is_null() {
                         self.note(queue, self.value(), parts.into_iter().flat_map(|(_, bytes)| bytes).collect());
                     }
                 }
@@ -354,7 +365,7 @@ impl Fuzz {
                     let records: Vec<_> = records.iter().take(8).map(|record| self.data(record)).collect();
                     let slices: Vec<_> = records.iter().map(|(slice, _)| *slice).collect();
                     let status = mfq_append_batch(queue, slices.as_ptr(), slices.len(), to);
-                    if self.check(queue.addr(), status, true) && !to.is_null() {
+                    if self.check_append(queue.addr(), queue.addr(), status) && !to.is_null() {
                         for (index, (_, bytes)) in records.into_iter().enumerate() {
                             self.note(queue, to.add(index).read(), bytes);
                         }
@@ -372,12 +383,11 @@ impl Fuzz {
                 Call::Commit { claim, len, out } => {
                     let to = self.out::<mfq_span_t>(out);
                     let claim = self.claims.get_mut(usize::from(*claim)).map_or(ptr::null_mut(), ptr::from_mut);
+                    let queue = if claim.is_null() { 0 } else { (*claim).token[0] as usize };
                     let status = mfq_commit(claim, len.get(), to);
-                    if self.check(ANY, status, true) && !to.is_null() {
-                        let handle: *mut mfq_queue_t = ptr::without_provenance_mut((*claim).token[0] as usize);
-                        if self.directory_of.contains_key(&handle.addr()) {
-                            self.note(handle, self.value(), vec![0x5A; len.get()]);
-                        }
+                    if self.check_append(ANY, queue, status) && !to.is_null() && self.directory_of.contains_key(&queue)
+                    {
+                        self.note(ptr::without_provenance_mut(queue), self.value(), vec![0x5A; len.get()]);
                     }
                 }
                 Call::Abort { claim, out } => {
@@ -755,6 +765,7 @@ fuzz_target!(|calls: Vec<Call>| {
         directory_of: HashMap::new(),
         appended: HashMap::new(),
         formats: HashMap::new(),
+        policies: HashMap::new(),
         event_fds: HashMap::new(),
         is_shortened: false,
     };

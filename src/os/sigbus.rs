@@ -169,6 +169,7 @@ unsafe fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_voi
             }
             handler => {
                 if previous.sa_flags & libc::SA_RESETHAND != 0 {
+                    // SAFETY: all zeros is a valid sigaction.
                     static DEFAULT: libc::sigaction = unsafe { mem::zeroed() };
                     PREVIOUS.store((&raw const DEFAULT).cast_mut(), Ordering::Release);
                 }

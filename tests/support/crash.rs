@@ -7,12 +7,12 @@
 
 use super::engine::within;
 use super::records::{Found, LEAST_BYTES, Label};
-use mfq::{Error, Filler, FlushPolicy, Format, Mode, Options, Queue, Span, Status, Which, os};
+use mfq::{Deadline, Error, Filler, FlushPolicy, Format, Mode, Options, Queue, Span, Status, Which, os};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 use std::{env, ptr, thread};
 
@@ -21,10 +21,8 @@ const MOST_THREADS: usize = 9;
 const MOST_OPS: usize = 160;
 /// The thread that is stopped in the middle.
 const STOPPED: u32 = 0;
-/// As `offset` of an append that failed.
+/// As `offset` of an append, or of a cut, that was none.
 const REFUSED: u64 = u64::MAX;
-/// As `offset` of an append that a truncation took back.
-const CUT: u64 = u64::MAX - 1;
 /// The child's first argument is its test's name; everything else is in here.
 const PLAN: &str = "MFQ_VICTIM";
 
@@ -72,18 +70,41 @@ pub enum Habit {
     EveryAppend,
     /// It moves the beginning on and, with nobody else inside, the end back.
     Truncates,
+    /// The same while others append.
+    TruncatesBeside,
+    StagedTruncates,
+    StagedTruncatesBeside,
 }
 
-pub const HABITS: [Habit; 4] = [Habit::Plain, Habit::Staged, Habit::EveryAppend, Habit::Truncates];
+pub const HABITS: [Habit; 7] = [
+    Habit::Plain,
+    Habit::Staged,
+    Habit::EveryAppend,
+    Habit::Truncates,
+    Habit::TruncatesBeside,
+    Habit::StagedTruncates,
+    Habit::StagedTruncatesBeside,
+];
+
+impl Habit {
+    pub fn is_staged(self) -> bool {
+        matches!(self, Habit::Staged | Habit::StagedTruncates | Habit::StagedTruncatesBeside)
+    }
+
+    fn truncates(self) -> bool {
+        matches!(self, Habit::Truncates | Habit::StagedTruncates) || self.cuts_beside()
+    }
+
+    pub fn cuts_beside(self) -> bool {
+        matches!(self, Habit::TruncatesBeside | Habit::StagedTruncatesBeside)
+    }
+}
 
 impl Plan {
     pub fn options(&self) -> Options {
         let &Plan { format, filler, file_bytes, habit, .. } = self;
-        let (mode, flush_policy) = match habit {
-            Habit::Plain | Habit::Truncates => (Mode::Mmap, FlushPolicy::None),
-            Habit::Staged => (Mode::Staged, FlushPolicy::None),
-            Habit::EveryAppend => (Mode::Mmap, FlushPolicy::EveryAppend),
-        };
+        let mode = if habit.is_staged() { Mode::Staged } else { Mode::Mmap };
+        let flush_policy = if habit == Habit::EveryAppend { FlushPolicy::EveryAppend } else { FlushPolicy::None };
         let (file_size, append_timeout_ms, commit_interval_ms) = (file_bytes, 30_000, 2);
         let default = Options::default();
         Options { file_size, format, filler, append_timeout_ms, mode, flush_policy, commit_interval_ms, ..default }
@@ -145,10 +166,10 @@ fn op(plan: &Plan, thread: u32, seq: u32) -> Op {
     let (first, second) = (len(most), len(400));
     match random.below(16) {
         0 => Op::Flush { everything: second % 2 == 0 },
-        1 => match (plan.habit, second % 2) {
-            (Habit::Staged, 0) => Op::Wait,
-            (Habit::Truncates, 0) => Op::TruncateBefore,
-            (Habit::Truncates, _) => Op::TruncateAfter,
+        1 => match second % 3 {
+            0 if plan.habit.is_staged() => Op::Wait,
+            1 if plan.habit.truncates() => Op::TruncateBefore,
+            2 if plan.habit.truncates() => Op::TruncateAfter,
             _ => Op::FlushStart,
         },
         2..9 => Op::Whole(first),
@@ -175,8 +196,46 @@ fn records(plan: &Plan, thread: u32, seq: u32) -> Vec<(Label, usize)> {
 
 // ---- What parent and child share ------------------------------------------------------------------
 
+/// An end that was moved back, or is about to be.
+#[derive(Clone, Copy)]
+struct Cut {
+    offset: u64,
+    began: u64,
+    /// `u64::MAX` while it is under way.
+    ended: u64,
+}
+
+impl Cut {
+    fn is_under_way(&self) -> bool {
+        self.ended == u64::MAX
+    }
+}
+
+/// What cuts have done to an append that returned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    Stays,
+    /// One was under way beside it, or is under way now.
+    MayBeGone,
+    Gone,
+}
+
+fn fate(cuts: &[Cut], append: &Made) -> Fate {
+    let (offset, began, ended) = append.get();
+    let taking = || cuts.iter().filter(|cut| cut.offset <= offset && cut.ended > began);
+    if taking().any(|cut| cut.began > ended && !cut.is_under_way()) {
+        Fate::Gone
+    } else if taking().next().is_some() {
+        Fate::MayBeGone
+    } else {
+        Fate::Stays
+    }
+}
+
 #[repr(C)]
 pub struct Oracle {
+    /// Moments, counted.
+    clock: AtomicU64,
     phase: AtomicU32,
     /// Set before the power goes: from then on calls may fail.
     power_is_off: AtomicBool,
@@ -191,8 +250,6 @@ pub struct Oracle {
     appended: AtomicU64,
     /// Truncations that returned.
     truncations: AtomicU32,
-    /// While the end is moved back, one more than to where: all of that has happened, or none, or a part.
-    cutting: AtomicU64,
     /// The least of all that the end was moved back to, or was about to be, since [`Oracle::flushed_from_now`].
     least_cut: AtomicU64,
     /// The first file that is kept is this one, or one behind it, and none behind `removing`.
@@ -206,13 +263,37 @@ impl Oracle {
         self.threads.iter().map(|thread| thread.returned.load(Ordering::Relaxed)).sum()
     }
 
-    /// Appends that returned and were not truncated, with the files before `first` or by moving the end back.
+    /// Appends that returned and cannot have been truncated, with the files before `first` or by moving the end back.
     pub fn appends(&self, plan: &Plan, first: u64) -> u32 {
+        let cuts = self.cuts(plan);
         let of_thread = |(id, thread): (u32, &Progress)| {
-            let starts = thread.starts(plan, id);
+            let starts = thread.starts(plan, id, &cuts);
             starts.filter(|offset| *offset >= first).count() as u32
         };
         (0..).zip(&self.threads).map(of_thread).sum()
+    }
+
+    fn now(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::SeqCst) + 1 // 0: not yet
+    }
+
+    fn cuts(&self, plan: &Plan) -> Vec<Cut> {
+        let of_thread = |(id, thread): (u32, &Progress)| {
+            let begun = thread.begun.load(Ordering::Acquire);
+            let cuts = (0..begun).filter(|seq| matches!(op(plan, id, *seq), Op::TruncateAfter));
+            cuts.map(|seq| thread.calls[seq as usize].get()).collect::<Vec<_>>()
+        };
+        let cuts = (0..).zip(&self.threads).flat_map(of_thread);
+        cuts.filter(|&(offset, began, _)| offset != REFUSED && began > 0)
+            .map(|(offset, began, ended)| Cut { offset, began, ended: if ended > 0 { ended } else { u64::MAX } })
+            .collect()
+    }
+
+    /// Everything below `end` is there, appended or committed or flushed, as was found out since then: but for what was
+    /// cut meanwhile. Before that the end was never less.
+    fn note(&self, what: &AtomicU64, end: u64, since: u64, cuts: &[Cut]) -> u64 {
+        let cut = cuts.iter().filter(|cut| cut.ended > since).map(|cut| cut.offset);
+        what.fetch_max(cut.fold(end, u64::min), Ordering::SeqCst)
     }
 
     pub fn phase(&self) -> u32 {
@@ -260,9 +341,14 @@ impl Oracle {
         self.truncations.load(Ordering::Acquire)
     }
 
-    /// Where the end is being moved back to.
-    pub fn cutting(&self) -> Option<u64> {
-        self.cutting.load(Ordering::Acquire).checked_sub(1)
+    /// The end is being moved back: all of that has happened, or none, or a part.
+    pub fn is_cutting(&self, plan: &Plan) -> bool {
+        self.cuts(plan).iter().any(Cut::is_under_way)
+    }
+
+    /// How often the end was moved back.
+    pub fn cuts_returned(&self, plan: &Plan) -> u32 {
+        self.cuts(plan).iter().filter(|cut| !cut.is_under_way()).count() as u32
     }
 
     /// What truncations removed stays removed, and what they kept is there: the log began at `before`.
@@ -294,16 +380,36 @@ impl Oracle {
 struct Progress {
     begun: AtomicU32,
     returned: AtomicU32,
-    /// Of the first record of each append that returned.
-    offsets: [AtomicU64; MOST_OPS],
+    calls: [Made; MOST_OPS],
+}
+
+#[repr(C)]
+struct Made {
+    /// Of an append's first record, or to where the end is moved back.
+    offset: AtomicU64,
+    began: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Made {
+    fn get(&self) -> (u64, u64, u64) {
+        let began = self.began.load(Ordering::Acquire);
+        (self.offset.load(Ordering::Acquire), began, self.ended.load(Ordering::Acquire))
+    }
 }
 
 impl Progress {
-    /// Where the appends begin that returned and are not cut.
-    fn starts(&self, plan: &Plan, id: u32) -> impl Iterator<Item = u64> {
-        let returned = (0..).zip(&self.offsets[..self.returned.load(Ordering::Acquire) as usize]);
+    /// The appends that returned, and their numbers.
+    fn appends(&self, plan: &Plan, id: u32) -> impl Iterator<Item = (u32, &Made)> {
+        let returned = (0..).zip(&self.calls[..self.returned.load(Ordering::Acquire) as usize]);
         let appends = returned.filter(move |(seq, _)| !records(plan, id, *seq).is_empty());
-        appends.map(|(_, offset)| offset.load(Ordering::Acquire)).filter(|offset| *offset < CUT)
+        appends.filter(|(_, made)| made.offset.load(Ordering::Acquire) != REFUSED)
+    }
+
+    /// Where those begin that cannot have been cut.
+    fn starts(&self, plan: &Plan, id: u32, cuts: &[Cut]) -> impl Iterator<Item = u64> {
+        let stay = self.appends(plan, id).filter(|(_, made)| fate(cuts, made) == Fate::Stays);
+        stay.map(|(_, made)| made.offset.load(Ordering::Acquire))
     }
 }
 
@@ -367,9 +473,9 @@ pub fn die() {
         opened => opened.unwrap(),
     };
     oracle.phase.store(APPENDING, Ordering::Release);
-    let gate = RwLock::new(());
+    let cuts = Cuts::default();
     thread::scope(|scope| {
-        let told = scope.spawn(|| note_flushes(&queue, oracle, &gate));
+        let told = scope.spawn(|| note_flushes(&queue, oracle, &cuts));
         if plan.stop != Stop::Nowhere {
             scope.spawn(|| stop_in_the_middle(&queue, &plan, oracle));
             // At a seam it is the first, so that it knows where the file ends, and all others come behind it.
@@ -380,8 +486,8 @@ pub fn die() {
         let appending: Vec<_> = (1..plan.threads)
             .map(|id| {
                 scope.spawn({
-                    let (queue, gate) = (&queue, &gate);
-                    move || append_all(queue, &plan, id, oracle, gate)
+                    let (queue, cuts) = (&queue, &cuts);
+                    move || append_all(queue, &plan, id, oracle, cuts)
                 })
             })
             .collect();
@@ -406,7 +512,7 @@ pub fn die() {
 }
 
 /// As a host does that completes what it has promised: whatever `flushed` says is durable.
-fn note_flushes(queue: &Queue, oracle: &Oracle, gate: &RwLock<()>) {
+fn note_flushes(queue: &Queue, oracle: &Oracle, cuts: &Cuts) {
     let Some(events) = unless_closed(oracle, queue.event_fd()) else { return };
     loop {
         let mut waits = libc::pollfd { fd: events, events: libc::POLLIN, revents: 0 };
@@ -416,129 +522,192 @@ fn note_flushes(queue: &Queue, oracle: &Oracle, gate: &RwLock<()>) {
             libc::poll(&mut waits, 1, -1);
             libc::read(events, (&raw mut count).cast(), 8);
         }
-        let _together = gate.read().unwrap();
+        let since = oracle.now();
         let Some(offsets) = unless_closed(oracle, queue.offsets()) else { return };
-        if oracle.flushed.fetch_max(offsets.flushed, Ordering::SeqCst) < offsets.flushed {
+        if oracle.note(&oracle.flushed, offsets.flushed, since, &cuts.known()) < offsets.flushed {
             oracle.events.fetch_add(1, Ordering::SeqCst);
         }
     }
 }
 
-/// The span of a call that appends nothing.
-const NOTHING: Span = Span { offset: 0, end: 0 };
+/// Those of this process.
+#[derive(Default)]
+struct Cuts {
+    one_at_a_time: Mutex<()>,
+    /// Who keeps others from reading it keeps them from appending, too, unless they append beside cuts.
+    known: RwLock<Vec<Cut>>,
+}
 
-/// Who holds the gate alone may move the end back: what was appended before, and what after, is known then.
-fn append_all(queue: &Queue, plan: &Plan, thread: u32, oracle: &Oracle, gate: &RwLock<()>) {
+impl Cuts {
+    fn known(&self) -> RwLockReadGuard<'_, Vec<Cut>> {
+        self.known.read().unwrap()
+    }
+}
+
+fn append_all(queue: &Queue, plan: &Plan, thread: u32, oracle: &Oracle, cuts: &Cuts) {
     let progress = &oracle.threads[thread as usize];
     let mut end = 0;
     for seq in 0..MOST_OPS as u32 {
         progress.begun.store(seq + 1, Ordering::Release);
-        let op = op(plan, thread, seq);
-        let (_alone, _together) = match op {
-            Op::TruncateAfter => (gate.write().ok(), None),
-            _ => (None, gate.read().ok()),
+        let (op, made) = (op(plan, thread, seq), &progress.calls[seq as usize]);
+        if matches!(op, Op::TruncateAfter) {
+            match truncate_after(queue, plan, oracle, (thread, made), cuts) {
+                Err(error) if error.status() == Status::Closed || oracle.may_fail(&error) => {}
+                cut => cut.unwrap_or_else(|error| panic!("call {seq} of thread {thread}: {error}")),
+            }
+            progress.returned.store(seq + 1, Ordering::Release);
+            continue;
+        }
+        let together = (!plan.habit.cuts_beside()).then(|| cuts.known());
+        let since = oracle.now();
+        let note = |what: &AtomicU64, end| match &together {
+            Some(known) => oracle.note(what, end, since, known),
+            None => oracle.note(what, end, since, &cuts.known()),
         };
         end = end.min(oracle.appended()); // another thread may have moved the end back
         let done = match op {
-            Op::Flush { everything } => flush(queue, plan, oracle, everything, end),
-            Op::FlushStart => queue.flush_start(end).map(|()| NOTHING),
-            Op::Wait => queue.wait(Which::Committed, end, within(30_000)).map(|()| {
-                oracle.committed.fetch_max(end, Ordering::SeqCst);
-                NOTHING
+            Op::Flush { everything } => {
+                let flushed = queue.flush(if everything { u64::MAX } else { end }, patience(plan));
+                came(plan, flushed).map(|came| {
+                    if came {
+                        note(&oracle.flushed, end);
+                        oracle.flushes.fetch_add(1, Ordering::SeqCst);
+                    }
+                })
+            }
+            Op::FlushStart => queue.flush_start(end),
+            Op::Wait => came(plan, queue.wait(Which::Committed, end, patience(plan))).map(|came| {
+                if came {
+                    note(&oracle.committed, end);
+                }
             }),
             Op::TruncateBefore => truncate_before(queue, plan, oracle, end),
-            Op::TruncateAfter => {
-                end = 0;
-                truncate_after(queue, plan, oracle, thread, seq)
-            }
-            _ => loop {
-                match append(queue, plan, thread, seq) {
-                    // RAW: another thread's claim is open.
-                    Err(error) if error.status() == Status::Busy => thread::yield_now(),
-                    done => break done,
+            _ => append(queue, plan, thread, seq).and_then(|span| {
+                made.began.store(since, Ordering::Release);
+                made.ended.store(oracle.now(), Ordering::Release);
+                made.offset.store(span.offset, Ordering::Release);
+                end = span.end;
+                note(&oracle.appended, end);
+                match queue.secure(end) {
+                    Err(error) if error.status() == Status::NotDurable && queue.offsets().is_err() => Ok(()), // closed
+                    Ok(()) if plan.habit == Habit::EveryAppend => Ok(_ = note(&oracle.flushed, end)),
+                    secured => secured,
                 }
-            },
+            }),
         };
-        let offset = match done {
-            Ok(span) => {
-                end = end.max(span.end);
-                oracle.appended.fetch_max(end, Ordering::SeqCst);
-                match queue.secure(span.end) {
-                    Ok(()) if plan.habit == Habit::EveryAppend => _ = oracle.flushed.fetch_max(end, Ordering::SeqCst),
-                    Ok(()) => {}
-                    Err(error) if error.status() == Status::NotDurable && queue.offsets().is_err() => {} // closed
-                    Err(error) if oracle.may_fail(&error) => return,
-                    Err(error) => panic!("call {seq} of thread {thread}: {error}"),
-                }
-                span.offset
-            }
-            Err(error) if error.status() == Status::Closed => REFUSED,
+        match done {
+            Ok(()) => {}
+            Err(error) if error.status() == Status::Closed => made.offset.store(REFUSED, Ordering::Release),
             Err(error) if oracle.may_fail(&error) => return,
             Err(error) => panic!("call {seq} of thread {thread}: {error}"),
-        };
-        progress.offsets[seq as usize].store(offset, Ordering::Release);
+        }
         progress.returned.store(seq + 1, Ordering::Release);
     }
 }
 
-/// Below an append that is stopped for ever nothing can be flushed, and it is no failure that it takes too long.
-fn flush(queue: &Queue, plan: &Plan, oracle: &Oracle, everything: bool, end: u64) -> Result<Span, Error> {
-    let is_stopped = plan.stop != Stop::Nowhere;
-    match queue.flush(if everything { u64::MAX } else { end }, within(if is_stopped { 1 } else { 30_000 })) {
-        Err(error) if is_stopped && error.status() == Status::Timeout => {}
-        flushed => {
-            flushed?;
-            oracle.flushed.fetch_max(end, Ordering::SeqCst);
-            oracle.flushes.fetch_add(1, Ordering::SeqCst);
-        }
+fn patience(plan: &Plan) -> Deadline {
+    within(match (plan.stop, plan.habit.cuts_beside()) {
+        (Stop::Nowhere, false) => 30_000,
+        (Stop::Nowhere, true) => 20,
+        _ => 1,
+    })
+}
+
+/// Whether what was waited for came. Behind an append that is stopped for ever nothing can, and what is cut off may not:
+/// it is no failure that it takes too long.
+fn came(plan: &Plan, waited: Result<(), Error>) -> Result<bool, Error> {
+    let in_vain = |error: &Error| match error.status() {
+        Status::Timeout => plan.stop != Stop::Nowhere || plan.habit.cuts_beside(),
+        Status::End => plan.habit.cuts_beside(),
+        _ => false,
+    };
+    match waited {
+        Err(error) if in_vain(&error) => Ok(false),
+        waited => waited.map(|()| true),
     }
-    Ok(NOTHING)
 }
 
 /// Removes the files before the thread's last append, as far as that can be read.
-fn truncate_before(queue: &Queue, plan: &Plan, oracle: &Oracle, end: u64) -> Result<Span, Error> {
+fn truncate_before(queue: &Queue, plan: &Plan, oracle: &Oracle, end: u64) -> Result<(), Error> {
     let offset = end.min(queue.offsets()?.committed);
     oracle.removing.fetch_max(plan.file_start(offset), Ordering::SeqCst);
-    queue.truncate_before(offset)?;
+    match queue.truncate_before(offset) {
+        Err(error) if error.status() == Status::Invalid && plan.habit.cuts_beside() => return Ok(()), // it was cut off
+        truncated => truncated?,
+    }
     oracle.hold_up_if_power_is_off();
     // The last file stays, though it ends there.
     oracle.removed.fetch_max(plan.file_start(offset.saturating_sub(1)), Ordering::SeqCst);
     oracle.truncations.fetch_add(1, Ordering::SeqCst);
-    Ok(NOTHING)
+    Ok(())
 }
 
 /// Takes some of the thread's appends back, and what the others have appended since.
-fn truncate_after(queue: &Queue, plan: &Plan, oracle: &Oracle, thread: u32, seq: u32) -> Result<Span, Error> {
-    let starts: Vec<u64> = oracle.threads[thread as usize].starts(plan, thread).collect();
-    let Some(start) = starts.get(starts.len().saturating_sub(1 + seq as usize % 4)) else { return Ok(NOTHING) };
-    let offset = queue.offsets()?.min.max(*start);
-    oracle.flushed.fetch_min(offset, Ordering::SeqCst);
-    oracle.least_cut.fetch_min(offset, Ordering::SeqCst);
-    oracle.cutting.store(offset + 1, Ordering::SeqCst);
-    let cut = queue.truncate_after(offset);
-    oracle.hold_up_if_power_is_off();
-    if cut.is_ok() {
-        for offset_of in oracle.threads.iter().flat_map(|thread| &thread.offsets) {
-            if (offset..CUT).contains(&offset_of.load(Ordering::Acquire)) {
-                offset_of.store(CUT, Ordering::SeqCst);
+fn truncate_after(
+    queue: &Queue,
+    plan: &Plan,
+    oracle: &Oracle,
+    (thread, made): (u32, &Made),
+    cuts: &Cuts,
+) -> Result<(), Error> {
+    let _one = cuts.one_at_a_time.lock().unwrap();
+    loop {
+        let mut known = cuts.known.write().unwrap();
+        let starts: Vec<u64> = oracle.threads[thread as usize].starts(plan, thread, &known).collect();
+        let begun = oracle.threads[thread as usize].begun.load(Ordering::Acquire) as usize;
+        made.offset.store(REFUSED, Ordering::Release);
+        let Some(start) = starts.get(starts.len().saturating_sub(1 + begun % 4)) else { return Ok(()) };
+        let offset = queue.offsets()?.min.max(*start);
+        let began = oracle.now();
+        known.push(Cut { offset, began, ended: u64::MAX });
+        made.offset.store(offset, Ordering::Release);
+        made.began.store(began, Ordering::Release);
+        oracle.appended.fetch_min(offset, Ordering::SeqCst);
+        oracle.committed.fetch_min(offset, Ordering::SeqCst);
+        oracle.flushed.fetch_min(offset, Ordering::SeqCst);
+        oracle.least_cut.fetch_min(offset, Ordering::SeqCst);
+        let outcome = if plan.habit.cuts_beside() {
+            drop(known);
+            let outcome = queue.truncate_after(offset);
+            known = cuts.known.write().unwrap();
+            outcome
+        } else {
+            queue.truncate_after(offset)
+        };
+        oracle.hold_up_if_power_is_off();
+        match outcome {
+            Ok(()) => {
+                let ended = oracle.now();
+                known.last_mut().expect("just put there").ended = ended;
+                made.ended.store(ended, Ordering::Release);
+                oracle.committed.fetch_max(offset, Ordering::SeqCst);
+                oracle.truncations.fetch_add(1, Ordering::SeqCst);
+                return Ok(());
+            }
+            Err(error) => {
+                known.pop(); // it has not happened
+                made.offset.store(REFUSED, Ordering::Release);
+                match error.status() {
+                    Status::Busy if plan.habit.cuts_beside() => {} // another thread's claim is open
+                    Status::Invalid if plan.habit.cuts_beside() => return Ok(()), // its file was removed
+                    _ => return Err(error),
+                }
             }
         }
-        oracle.appended.fetch_min(offset, Ordering::SeqCst);
-        oracle.truncations.fetch_add(1, Ordering::SeqCst);
+        drop(known);
+        thread::yield_now();
     }
-    oracle.cutting.store(0, Ordering::SeqCst);
-    cut.map(|()| NOTHING)
 }
 
-fn append(queue: &Queue, plan: &Plan, thread: u32, seq: u32) -> Result<Span, Error> {
-    let records: Vec<Vec<u8>> = records(plan, thread, seq).iter().map(|(label, len)| label.record(*len)).collect();
+fn append(queue: &Queue, plan: &Plan, id: u32, seq: u32) -> Result<Span, Error> {
+    let records: Vec<Vec<u8>> = records(plan, id, seq).iter().map(|(label, len)| label.record(*len)).collect();
     let claim = |claimed: usize, bytes: &[u8]| {
         let claim = queue.claim(claimed)?;
         // SAFETY: the claim is this thread's, and as long as `claimed`.
         unsafe { claim.ptr.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         Ok::<_, Error>(claim)
     };
-    match op(plan, thread, seq) {
+    let append = || match op(plan, id, seq) {
         Op::Whole(_) => queue.append(&records[0]),
         Op::Parts(len) => {
             let (head, tail) = records[0].split_at(len / 3);
@@ -564,6 +733,13 @@ fn append(queue: &Queue, plan: &Plan, thread: u32, seq: u32) -> Result<Span, Err
             queue.abort(claim.id).map(|()| Span { offset: claim.offset, end: claim.offset })
         }
         _ => unreachable!("a call that appends nothing"),
+    };
+    loop {
+        match append() {
+            // RAW: another thread's claim is open.
+            Err(error) if error.status() == Status::Busy => thread::yield_now(),
+            done => return done,
+        }
     }
 }
 
@@ -662,15 +838,15 @@ pub fn wait_for(child: &mut Child, oracle: &Oracle, phase: u32, after: Duration)
 pub enum Survives {
     /// After a kill: every append that returned.
     Returned,
-    /// After a kill in STAGED or in the middle of a truncation: the first ones, at least those below `least`. The log
-    /// may end behind the last of them, as what was claimed there has become padding.
+    /// After a kill in STAGED: the first ones, at least those below `least`. The log may end behind the last of them, as
+    /// what was claimed there has become padding.
     Whole { least: u64 },
     /// After a power cut: the same of records, so that of a batch the first may be there without the others.
     Below { flushed: u64, end: u64 },
 }
 
 /// Compares the records that are there `now`, from `first` on, with those of `before` and with what the child said, and
-/// returns how many appends of its had returned and are there.
+/// returns how many appends of its had returned, cannot have been cut, and are there.
 pub fn check(plan: &Plan, oracle: &Oracle, before: &[Found], now: &[Found], first: u64, survives: Survives) -> u32 {
     let (least, log_end) = match survives {
         Survives::Returned => (0, u64::MAX),
@@ -693,17 +869,30 @@ pub fn check(plan: &Plan, oracle: &Oracle, before: &[Found], now: &[Found], firs
         assert_eq!(found.label.cycle, plan.cycle, "invented: {found:?}");
         of_thread.entry(found.label.thread).or_default().push((found.label, found.len, found.offset));
     }
+    let cuts = oracle.cuts(plan);
+    let (under_way, done): (Vec<Cut>, Vec<Cut>) = cuts.iter().partition(|cut| cut.is_under_way());
+    // Of what only one under way may take, and had returned before: where it begins, and whether it is there.
+    let mut at_stake = Vec::new();
     let mut returned_in_all = 0;
     for (thread, progress) in (0..).zip(&oracle.threads) {
         let found = of_thread.remove(&thread).unwrap_or_default();
         let (returned, begun) = (progress.returned.load(Ordering::Acquire), progress.begun.load(Ordering::Acquire));
         let mut rest = found.as_slice();
         let mut lost = false;
-        for seq in 0..returned {
-            let mut offset = progress.offsets[seq as usize].load(Ordering::Acquire);
-            let records = records(plan, thread, seq);
-            if offset >= CUT || offset < first || records.is_empty() {
+        for (seq, made) in progress.appends(plan, thread) {
+            let (mut offset, _, ended) = made.get();
+            let (fate, records) = (fate(&cuts, made), records(plan, thread, seq));
+            if fate == Fate::Gone || offset < first {
                 continue;
+            }
+            if fate == Fate::MayBeGone {
+                let is_there = rest.first().is_some_and(|(label, ..)| *label == records[0].0);
+                if under_way.iter().all(|cut| cut.began > ended) && self::fate(&done, made) == Fate::Stays {
+                    at_stake.push((offset, is_there));
+                }
+                if !is_there {
+                    continue;
+                }
             }
             for (label, len) in records {
                 lost |= is_lost(offset);
@@ -717,7 +906,7 @@ pub fn check(plan: &Plan, oracle: &Oracle, before: &[Found], now: &[Found], firs
                     Format::Raw => len as u64,
                 };
             }
-            returned_in_all += u32::from(!lost);
+            returned_in_all += u32::from(!lost && fate == Fate::Stays);
         }
         // One more may be there, whole, if it had begun; a batch in all its parts, of which a power cut leaves the
         // first.
@@ -730,18 +919,17 @@ pub fn check(plan: &Plan, oracle: &Oracle, before: &[Found], now: &[Found], firs
         }
     }
     assert!(of_thread.is_empty(), "of threads that never were: {of_thread:?}");
+    at_stake.sort_unstable();
+    assert!(at_stake.is_sorted_by_key(|(_, is_there)| !is_there), "a cut has left a hole: {at_stake:?}");
     returned_in_all
 }
 
-/// RAW: what was appended and returned, and lies below `until`, of this child's; in no order.
+/// RAW: what was appended and returned, cannot have been cut, and lies below `until`, of this child's; in no order.
 pub fn returned_below(plan: &Plan, oracle: &Oracle, until: u64) -> Vec<Found> {
-    let mut all = Vec::new();
+    let (mut all, cuts) = (Vec::new(), oracle.cuts(plan));
     for (thread, progress) in (0..).zip(&oracle.threads) {
-        for seq in 0..progress.returned.load(Ordering::Acquire) {
-            let mut offset = progress.offsets[seq as usize].load(Ordering::Acquire);
-            if offset >= CUT {
-                continue;
-            }
+        for (seq, made) in progress.appends(plan, thread).filter(|(_, made)| fate(&cuts, made) == Fate::Stays) {
+            let mut offset = made.offset.load(Ordering::Acquire);
             for (label, len) in records(plan, thread, seq) {
                 let end = offset + len as u64;
                 all.push(Found { offset, end, label, len });

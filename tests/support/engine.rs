@@ -53,6 +53,17 @@ pub fn alone() -> Alone {
     Alone { _turn: turn, _watchdog: Watchdog::new(test, 3 * GENEROUS.as_secs()) }
 }
 
+/// Says where a test was when it failed.
+pub struct OnPanic(pub String);
+
+impl Drop for OnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("in {}", self.0);
+        }
+    }
+}
+
 /// Waits for a condition that another thread brings about.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
@@ -82,6 +93,12 @@ pub fn filling() -> Vec<u8> {
 
 pub fn scratch() -> TempDir {
     tempfile::tempdir().expect("a directory to work in")
+}
+
+/// For what syncs a thousand times and is not about the disk; and the simulated disk goes by inode numbers, which a
+/// tmpfs does not use again.
+pub fn scratch_in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").expect("a tmpfs to work in")
 }
 
 /// A queue over a system of its own. Dropping it lets hanging calls go first: a close waits for them.
@@ -179,6 +196,22 @@ pub fn read_all(queue: &Queue) -> Vec<Vec<u8>> {
         at = next;
     }
     records
+}
+
+/// The same, unless something is damaged.
+pub fn records_of(queue: &Queue) -> Vec<Vec<u8>> {
+    let (mut records, mut at) = (Vec::new(), queue.offsets().unwrap().min);
+    loop {
+        match queue.view(at) {
+            Ok(view) => {
+                // SAFETY: the view holds its file, and nobody writes what is committed.
+                records.push(unsafe { std::slice::from_raw_parts(view.ptr, view.len) }.to_vec());
+                at = view.end;
+            }
+            Err(error) if error.status() == Status::End => return records,
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 /// Appends a record per file until `files` files are begun.

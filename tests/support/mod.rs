@@ -11,7 +11,6 @@ use std::env;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use tempfile::TempDir;
 
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -118,11 +117,6 @@ pub fn compile_by(compiler: &str, options: &[&str], sources: &[&Path], dir: &Pat
         .arg(library)
         .arg(format!("-Wl,-rpath,{}", dir.display())));
     program
-}
-
-/// A directory in memory, where there is a place for it: for what syncs a thousand times and is not about the disk.
-pub fn scratch_in_memory() -> TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary directory")
 }
 
 /// A Python that finds `mfq.py`, and the library of this run. None, which is told, where there is no Python; CI does not
