@@ -2,8 +2,9 @@
 //! process.
 //!
 //! The kernel raises it in whoever touches a page that the device cannot give or that somebody has cut off. The handler
-//! puts a page of zeros in its place (or all of the file's, where no mapping more is to be had), so that the thread goes on, and calls look at the mark before they publish or
-//! return anything. All other faults go to the handler that was there before.
+//! puts a page of zeros in its place, or zeros in that of the whole file where no mapping more is to be had, so that the
+//! thread goes on, and calls look at the mark before they publish or return anything. All other faults go to the handler
+//! that was there before.
 
 use super::registry::{Entry, Registry};
 use super::{MmapRaw, heavy_barrier};
