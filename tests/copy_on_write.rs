@@ -125,8 +125,8 @@ fn fills_what_is_reserved() {
     let Some(disk) = victims_directory() else { return };
     let _alone = alone();
     collect_log();
-    // Not through a mapping of btrfs: a store that touches two pages may never end there. Each of its faults has all dirty
-    // pages written back to make room, the other one too, which then faults again (seen on Linux 6.18).
+    // Not through a mapping of btrfs: a store that touches two pages may never end there. Each of its faults has all
+    // dirty pages written back to make room, the other one too, which then faults again (seen on Linux 6.18).
     let mapped = if is_btrfs(&disk) { vec![] } else { formats(Mode::Mmap).into() };
     for (index, options) in formats(Mode::Staged).into_iter().chain(mapped).enumerate() {
         let options = Options { file_size: 4 * page(), ..options };
@@ -185,12 +185,12 @@ fn commits_to_shared_blocks() {
 }
 
 #[test]
-fn under_the_guard_a_block_that_cannot_be_had_for_an_append_is_an_error_and_nothing_flushed_is_lost() {
+fn under_the_guard_a_block_that_cannot_be_had_for_an_append_is_an_error() {
     on_each_disk("appends_to_shared_blocks");
 }
 
 #[test]
-#[ignore = "started by under_the_guard_a_block_that_cannot_be_had_for_an_append_is_an_error_and_nothing_flushed_is_lost"]
+#[ignore = "started by under_the_guard_a_block_that_cannot_be_had_for_an_append_is_an_error"]
 fn appends_to_shared_blocks() {
     let Some(disk) = victims_directory() else { return };
     let _alone = alone();

@@ -13,8 +13,8 @@ use support::*;
 const MIB: u64 = 1 << 20;
 const LIMIT_BYTES: u64 = 64 * MIB;
 
-/// A memory cgroup of the test's own, in that of this process (v1) or beside it (v2, where a group with processes has no
-/// groups in it).
+/// A memory cgroup of the test's own, in that of this process (v1) or beside it (v2, where a group with processes has
+/// no groups in it).
 struct Group {
     path: PathBuf,
     limit: &'static str,
