@@ -2,9 +2,9 @@
 //! process.
 //!
 //! The kernel raises it in whoever touches a page that the device cannot give or that somebody has cut off. The handler
-//! puts a page of zeros in its place, or zeros in that of the whole file where no mapping more is to be had, so that the
-//! thread goes on, and calls look at the mark before they publish or return anything. All other faults go to the handler
-//! that was there before.
+//! puts a page of zeros in its place, or zeros in that of the whole file where no mapping more is to be had, so that
+//! the thread goes on, and calls look at the mark before they publish or return anything. All other faults go to the
+//! handler that was there before.
 
 use super::registry::{Entry, Registry};
 use super::{MmapRaw, heavy_barrier};
@@ -19,13 +19,13 @@ static MAPPINGS: Registry<Mapping> = Registry::new();
 /// What SIGBUS did before the guard; null while there is none.
 static PREVIOUS: AtomicPtr<libc::sigaction> = AtomicPtr::new(ptr::null_mut());
 static PAGE_BYTES: AtomicUsize = AtomicUsize::new(0);
-/// A mapping to do without: at the limit (vm.max_map_count) mmap(2) refuses even what would make no mapping more. Null if
-/// there was no room for it.
+/// A mapping to do without: at the limit (vm.max_map_count) mmap(2) refuses even what would make no mapping more. Null
+/// if there was no room for it.
 static SPARE: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 /// Whether somebody is replacing a page: another one would take the room that it has made.
 static BUSY: AtomicBool = AtomicBool::new(false);
-/// How often it is tried to be the only one. Not for ever: the handler of another signal may have interrupted the one that
-/// is, in the same thread.
+/// How often it is tried to be the only one. Not for ever: the handler of another signal may have interrupted the one
+/// that is, in the same thread.
 const MOST_TRIES: usize = 10_000;
 
 struct Mapping {
