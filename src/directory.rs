@@ -380,7 +380,6 @@ impl Directory {
     pub fn begin_tail(&self, place: Place, committed: u64) -> Result<OwnedFd> {
         let how = Open::Create { permissions: self.file_permissions };
         let begun = self.os.open(Some(self.private.as_fd()), Path::new("tail"), how).and_then(|fd| {
-            self.prefer_in_place(fd.as_fd());
             write_all(&*self.os, fd.as_fd(), &Tail::encode(place, committed), 0)?;
             Ok(fd)
         });
@@ -427,6 +426,7 @@ impl Directory {
         let aside = format!("{name}{TEMPORARY_SUFFIX}");
         let how = Open::Create { permissions: self.file_permissions };
         let written = self.os.open(Some(self.private.as_fd()), Path::new(&aside), how).and_then(|fd| {
+            self.prefer_in_place(fd.as_fd());
             write_all(&*self.os, fd.as_fd(), bytes, 0)?;
             self.os.sync_data(fd.as_fd())?;
             self.os.rename((self.private.as_fd(), Path::new(&aside)), (self.private.as_fd(), Path::new(name)))

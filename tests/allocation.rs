@@ -5,7 +5,7 @@
 mod support;
 
 use mfq::os::{Call, Fault, FaultyOs, native};
-use mfq::{Filler, Options, Status};
+use mfq::{Filler, FlushPolicy, Mode, Options, Status};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -615,6 +615,38 @@ fn prefault_begins_after_a_file_is_ready_and_never_delays_a_waiter() {
     eventually("the pages ahead are ready", || {
         queue.stats().unwrap().prefaulted_to == file_starts(dir.path()).last().unwrap() + page()
     });
+}
+
+#[test]
+fn pages_are_readied_in_small_steps_and_never_by_who_appends() {
+    let _alone = alone();
+    let (file_size, flush_policy) = (8 << 20, FlushPolicy::LeastPages); // no huge pages, which are other advice
+    for mode in [Mode::Mmap, Mode::Staged] {
+        let dir = scratch();
+        let queue =
+            open(dir.path(), &Options { file_size, flush_policy, flush_least_pages: u32::MAX, mode, ..record() });
+        queue.os.fail_from(Call::Advise, 3, Fault::Hang);
+        queue.append(b"x").unwrap();
+        queue.os.wait_hanging(1); // in the first file, or in one ahead of it
+        let writers: Vec<_> = thread::scope(|scope| {
+            let append = || {
+                let part = vec![b'p'; 1 << 20];
+                (0..6).for_each(|_| assert!(queue.append(&part).is_ok()));
+                thread::current().id()
+            };
+            let writers: Vec<_> = (0..4).map(|_| scope.spawn(append)).collect();
+            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+        });
+        let wrote = queue.offsets().unwrap().wrote;
+        assert!(wrote > 24 << 20 && queue.stats().unwrap().prefaulted_to < wrote, "they have overtaken it");
+        queue.os.heal();
+        eventually("it has overtaken them", || queue.stats().unwrap().prefaulted_to > wrote + file_size);
+        for (len, thread) in queue.os.populated_ranges() {
+            assert!(len <= 2 << 20, "{len} bytes at once");
+            assert!(!writers.contains(&thread) && thread != thread::current().id());
+        }
+        assert!(queue.os.populated_ranges().len() > 4);
+    }
 }
 
 #[test]

@@ -112,7 +112,8 @@ pub unsafe extern "C" fn mfq_set_log(log: mfq_log_fn_t, context: *mut c_void, le
 /// where somebody has cut the file off. In a mapping of the library it puts a page of zeros in the place of the one
 /// that is lost, so that the thread goes on; the call in which that happened, or mfq_view_release and mfq_commit of the
 /// memory in which it did, answer MFQ_E_IO, and the queue is poisoned: nothing is published or called durable that was
-/// stored there. What lies in other pages is still read. Memory of a mfq_file_t is watched as well, but nobody tells.
+/// stored there. What lies in other pages is still read, unless the process has no room for another mapping
+/// (vm.max_map_count): then the whole file is lost to it. Memory of a mfq_file_t is watched as well, but nobody tells.
 ///
 /// Every other SIGBUS goes to what was installed before, as if this were not there: a handler with its mask, or the
 /// death of the process. A handler that the host installs later has to pass on what it does not know, by what sigaction

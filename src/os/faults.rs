@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::{self, ThreadId};
 
 /// A kind of call, as faults are aimed at it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -89,6 +90,7 @@ struct Plan {
     faults: Vec<(Call, std::ops::Range<u64>, Fault)>,
     hanging: usize,
     synced: Vec<(usize, usize)>,
+    populated: Vec<(usize, ThreadId)>,
 }
 
 /// Wraps another `Os`. Clones of the `Arc` it sits in see one plan.
@@ -147,6 +149,11 @@ impl FaultyOs {
     /// Position and length of every range of a file that was to be synced.
     pub fn synced_ranges(&self) -> Vec<(usize, usize)> {
         self.plan.lock().synced.clone()
+    }
+
+    /// Length and thread of every range that was to be populated for writing.
+    pub fn populated_ranges(&self) -> Vec<(usize, ThreadId)> {
+        self.plan.lock().populated.clone()
     }
 
     /// Blocks until so many calls hang at once.
@@ -306,6 +313,9 @@ impl Os for FaultyOs {
     }
 
     fn advise(&self, map: &MmapRaw, advice: Advice, offset: usize, len: usize) -> io::Result<()> {
+        if advice == Advice::PopulateWrite {
+            self.plan.lock().populated.push((len, thread::current().id()));
+        }
         self.enter(Call::Advise)?;
         self.inner.advise(map, advice, offset, len)
     }

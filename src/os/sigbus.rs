@@ -2,8 +2,9 @@
 //! process.
 //!
 //! The kernel raises it in whoever touches a page that the device cannot give or that somebody has cut off. The handler
-//! puts a page of zeros in its place, so that the thread goes on, and calls look at the mark before they publish or
-//! return anything. All other faults go to the handler that was there before.
+//! puts a page of zeros in its place, or zeros in that of the whole file where no mapping more is to be had, so that
+//! the thread goes on, and calls look at the mark before they publish or return anything. All other faults go to the
+//! handler that was there before.
 
 use super::registry::{Entry, Registry};
 use super::{MmapRaw, heavy_barrier};
@@ -12,12 +13,20 @@ use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
 
 static MAPPINGS: Registry<Mapping> = Registry::new();
 /// What SIGBUS did before the guard; null while there is none.
 static PREVIOUS: AtomicPtr<libc::sigaction> = AtomicPtr::new(ptr::null_mut());
 static PAGE_BYTES: AtomicUsize = AtomicUsize::new(0);
+/// A mapping to do without: at the limit (vm.max_map_count) mmap(2) refuses even what would make no mapping more. Null
+/// if there was no room for it.
+static SPARE: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+/// Whether somebody is replacing a page: another one would take the room that it has made.
+static BUSY: AtomicBool = AtomicBool::new(false);
+/// How often it is tried to be the only one. Not for ever: the handler of another signal may have interrupted the one
+/// that is, in the same thread.
+const MOST_TRIES: usize = 10_000;
 
 struct Mapping {
     start: AtomicUsize,
@@ -73,6 +82,7 @@ pub fn install_sigbus_guard() -> io::Result<()> {
     }
     // SAFETY: takes an integer.
     PAGE_BYTES.store(unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize, Ordering::Relaxed);
+    make_spare();
     // SAFETY: all zeros is a valid sigaction, and each call is given one to read or one to fill. What was there is
     // remembered before the handler can run, and once more in case that it was another one by then.
     unsafe {
@@ -130,19 +140,50 @@ fn replace_page(address: usize) -> bool {
         (same && (start..end).contains(&address)).then_some((mapping, start, end))
     });
     let Some((mapping, start, end)) = found else { return false };
-    let page = address - address % page_bytes;
-    // One page; where the kernel has no room for the two more mappings that this makes, more of them.
-    [page..page + page_bytes, page..end, start..end].into_iter().any(|lost| {
-        mapping.lost_from.fetch_min(lost.start - start, Ordering::SeqCst);
-        mapping.lost_to.fetch_max(lost.end - start, Ordering::SeqCst);
+    let replace = |from: usize, to: usize| {
+        mapping.lost_from.fetch_min(from - start, Ordering::SeqCst);
+        mapping.lost_to.fetch_max(to - start, Ordering::SeqCst);
         // Whoever sees a byte of the new page sees the mark as well. (Prepared by the open that made the mapping.)
         heavy_barrier();
-        let (protection, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        let len = lost.end.next_multiple_of(page_bytes) - lost.start;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        let len = to.next_multiple_of(page_bytes) - from;
         // SAFETY: the range lies in a mapping of ours, whose bytes are accessed through raw pointers and atomics only.
-        let new = unsafe { libc::mmap(lost.start as *mut c_void, len, protection, kind | libc::MAP_FIXED, -1, 0) };
-        new != libc::MAP_FAILED
-    })
+        unsafe { libc::mmap(from as *mut c_void, len, protection, kind, -1, 0) != libc::MAP_FAILED }
+    };
+    // SAFETY: takes nothing.
+    let alone = (0..MOST_TRIES).any(|_| !BUSY.swap(true, Ordering::Acquire) || unsafe { libc::sched_yield() } != 0);
+    let page = address - address % page_bytes;
+    // Where there is no room for the two mappings more that this makes: all of the file makes none.
+    let replaced = replace(page, page + page_bytes) || {
+        give_up_spare();
+        replace(start, end)
+    };
+    make_spare();
+    if alone {
+        BUSY.store(false, Ordering::Release);
+    }
+    replaced
+}
+
+fn give_up_spare() {
+    let spare = SPARE.swap(ptr::null_mut(), Ordering::AcqRel);
+    if !spare.is_null() {
+        // SAFETY: a mapping that nobody uses, and that nobody else has taken.
+        unsafe { libc::munmap(spare, PAGE_BYTES.load(Ordering::Relaxed)) };
+    }
+}
+
+/// If there is none. A shared one, as the kernel merges others with their neighbours.
+fn make_spare() {
+    if SPARE.load(Ordering::Acquire).is_null() {
+        let (len, kind) = (PAGE_BYTES.load(Ordering::Relaxed), libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: new memory.
+        let spare = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_NONE, kind, -1, 0) };
+        if spare != libc::MAP_FAILED {
+            SPARE.store(spare, Ordering::Release);
+        }
+    }
 }
 
 /// Does what would have happened without the guard.

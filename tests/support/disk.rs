@@ -1,4 +1,4 @@
-//! A real disk that can lose its power: ext4 on a loop device over a file in memory. Needs root.
+//! A real disk, which can lose its power if it is ext4: a loop device over a file in memory. Needs root.
 //!
 //! All of it lives in a mount namespace of the calling thread, and the loop device clears itself: whatever becomes of
 //! the test, nothing is left behind. Processes that the thread starts see the disk; other threads do not.
@@ -23,6 +23,7 @@ const EXT4_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587D;
 const EXT4_GOING_FLAGS_NOLOGFLUSH: u32 = 2;
 
 pub struct Disk {
+    file_system: &'static str,
     work: TempDir,
     image: File,
 }
@@ -31,15 +32,20 @@ impl Disk {
     /// With an empty ext4 of so many MiB, mounted. `None`, and says why, where that cannot be had; under CI=true it
     /// must.
     pub fn new(mib: u64) -> Option<Disk> {
-        let made = Disk::try_new(mib);
+        Disk::of("ext4", mib)
+    }
+
+    /// The same with another file system.
+    pub fn of(file_system: &'static str, mib: u64) -> Option<Disk> {
+        let made = Disk::try_new(file_system, mib);
         if let Err(cause) = &made {
             assert_ne!(env::var("CI").as_deref(), Ok("true"), "no disk of one's own to be had: {cause}");
-            eprintln!("not tested: it takes root, a loop device and mkfs.ext4: {cause}");
+            eprintln!("not tested: it takes root, a loop device and mkfs.{file_system}: {cause}");
         }
         made.ok()
     }
 
-    fn try_new(mib: u64) -> Result<Disk> {
+    fn try_new(file_system: &'static str, mib: u64) -> Result<Disk> {
         // SAFETY: takes integers only.
         check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
         // SAFETY: NUL-terminated strings that outlive the call, or none.
@@ -51,7 +57,7 @@ impl Disk {
         let image = File::options().read(true).write(true).create_new(true).open(work.path().join("image"))?;
         image.set_len(mib << 20)?;
         fs::create_dir(work.path().join("mnt"))?;
-        let disk = Disk { work, image };
+        let disk = Disk { file_system, work, image };
         disk.format()?;
         disk.mount()?;
         Ok(disk)
@@ -67,7 +73,9 @@ impl Disk {
     }
 
     fn format(&self) -> Result<()> {
-        let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(self.work.path().join("image")).output()?;
+        let over_whatever_is_there = if self.file_system == "ext4" { "-F" } else { "-f" };
+        let mut command = Command::new(format!("mkfs.{}", self.file_system));
+        let made = command.args(["-q", over_whatever_is_there]).arg(self.work.path().join("image")).output()?;
         if !made.status.success() {
             return Err(Error::other(String::from_utf8_lossy(&made.stderr).into_owned()));
         }
@@ -77,9 +85,9 @@ impl Disk {
     /// Over a device of its own, whose cache ends with the mount: ext4 leaves blocks in it that it has not committed.
     pub fn mount(&self) -> Result<()> {
         let (_device, path) = attach(&self.image)?;
-        let (device, at) = (c_path(&path), c_path(&self.path()));
+        let (device, at, kind) = (c_path(&path), c_path(&self.path()), CString::new(self.file_system).unwrap());
         // SAFETY: NUL-terminated strings that outlive the call.
-        check(unsafe { libc::mount(device.as_ptr(), at.as_ptr(), c"ext4".as_ptr(), 0, ptr::null()) })
+        check(unsafe { libc::mount(device.as_ptr(), at.as_ptr(), kind.as_ptr(), 0, ptr::null()) })
     }
 
     /// Once nobody uses it any more: the kernel may take a moment to see that.
@@ -89,7 +97,7 @@ impl Disk {
         eventually("the disk is unmounted", || unsafe { libc::umount2(at.as_ptr(), 0) } == 0);
     }
 
-    /// Nothing is written from now on.
+    /// ext4: nothing is written from now on.
     pub fn cut_power(&self) {
         let at = File::open(self.path()).unwrap();
         ioctl(at.as_raw_fd(), EXT4_IOC_SHUTDOWN, &EXT4_GOING_FLAGS_NOLOGFLUSH).unwrap();
