@@ -588,8 +588,8 @@ impl PrefaultStep {
     fn take(self, files: &QueueFiles) -> Result<()> {
         // Past it in any case: pages that cannot be readied are left to the writer.
         files.prefaulted_to.store(self.file.start() + self.from + self.len, Ordering::Relaxed);
-        self.file
-            .populate(self.from, self.len)
+        files
+            .populate(&self.file, self.from, self.len)
             .map_err(|cause| Error::system(files.directory.name(self.file.start()), cause))
     }
 }

@@ -344,8 +344,8 @@ impl MappedFile {
 
     /// Asks for huge pages: they make the populating several times faster, but a sync then writes 2 MiB where a page
     /// would do. Where the file system has none nothing changes.
-    pub(crate) fn prefer_huge_pages(&self) {
-        self.advise(Advice::HugePage, 0, self.size());
+    pub(crate) fn prefer_huge_pages(&self, at: u64, len: u64) {
+        self.advise(Advice::HugePage, at, len);
     }
 
     /// Makes pages that look clean dirty, without changing a byte: the next sync writes them.

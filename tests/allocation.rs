@@ -362,16 +362,6 @@ fn a_panic_in_the_worker_is_reported_and_survived() {
 }
 
 #[test]
-fn a_panic_after_a_file_has_its_name_leaves_the_file_to_the_next_attempt() {
-    let _alone = alone();
-    let dir = scratch();
-    let queue = open(dir.path(), &Options { file_size: 2 << 20, append_timeout_ms: 100, ..record() });
-    queue.os.fail_nth(Call::Advise, 1, Fault::Panic); // huge pages, which a smaller file is not asked for
-    eventually("the file is handed out", || queue.append(b"x").is_ok());
-    assert_eq!(read_all(&queue), [b"x"]);
-}
-
-#[test]
 fn a_slow_creation_is_logged_with_the_queues_length_and_counted() {
     let _alone = alone();
     collect_log();

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -19,6 +20,7 @@
 
 static jclass native_class;
 static jmethodID failure_method;
+static jfieldID address_field;
 
 JNIEXPORT jint JNICALL JNI_OnLoad(JavaVM *vm, void *reserved) {
   (void)reserved;
@@ -29,7 +31,12 @@ JNIEXPORT jint JNICALL JNI_OnLoad(JavaVM *vm, void *reserved) {
   native_class = (*env)->NewGlobalRef(env, found);
   if (native_class == NULL) return JNI_ERR;
   failure_method = (*env)->GetStaticMethodID(env, native_class, "failure", "(II[BJJ)Lmfq/MfqException;");
-  return failure_method == NULL ? JNI_ERR : JNI_VERSION_1_8;
+  if (failure_method == NULL) return JNI_ERR;
+  jclass buffer = (*env)->FindClass(env, "java/nio/Buffer");
+  if (buffer == NULL) return JNI_ERR;
+  address_field = (*env)->GetFieldID(env, buffer, "address", "J");
+  if (address_field == NULL) (*env)->ExceptionClear(env);
+  return JNI_VERSION_1_8;
 }
 
 /* ---- failures ------------------------------------------------------------------------------------------------------ */
@@ -47,8 +54,10 @@ static void throw_at(JNIEnv *env, mfq_status_t status, mfq_span_t at) {
   (*env)->Throw(env, (jthrowable)failure);
 }
 
-static void check(JNIEnv *env, mfq_status_t status) {
+/* Whether the call has succeeded; else its exception waits in Java. */
+static bool check(JNIEnv *env, mfq_status_t status) {
   if (status < 0) throw_at(env, status, (mfq_span_t){0, 0});
+  return status >= 0;
 }
 
 static void throw_no_memory(JNIEnv *env, const char *what) {
@@ -68,6 +77,13 @@ static void *to_pointer(jlong number) { return (void *)(intptr_t)number; }
 static mfq_queue_t *to_queue(jlong number) { return to_pointer(number); }
 static mfq_reader_t *to_reader(jlong number) { return to_pointer(number); }
 static mfq_file_t *to_file(jlong number) { return to_pointer(number); }
+
+/* Of a direct buffer. The field is the JDK's own; where it is called so, HotSpot reads it without leaving native code, while
+ * GetDirectBufferAddress costs more than the copy of 1 KiB. */
+static char *address_of(JNIEnv *env, jobject direct) {
+  return address_field != NULL ? to_pointer((*env)->GetLongField(env, direct, address_field))
+                               : (*env)->GetDirectBufferAddress(env, direct);
+}
 
 #define COUNT(array) ((jsize)(sizeof(array) / sizeof *(array)))
 
@@ -162,11 +178,7 @@ JNIEXPORT jlong JNICALL Java_mfq_Native_find(JNIEnv *env, jclass type, jlong que
 JNIEXPORT void JNICALL Java_mfq_Native_fileInfo(JNIEnv *env, jclass type, jlong file, jlongArray to) {
   (void)type;
   mfq_file_info_t info = {.struct_size = sizeof info};
-  mfq_status_t status = mfq_file_info(to_file(file), &info);
-  if (status < 0) {
-    check(env, status);
-    return;
-  }
+  if (!check(env, mfq_file_info(to_file(file), &info))) return;
   jlong numbers[] = {(jlong)info.start,     (jlong)info.size,    (jlong)info.wrote,
                      (jlong)info.committed, (jlong)info.flushed, from_pointer(info.base)};
   encode(env, to, numbers, COUNT(numbers));
@@ -184,7 +196,7 @@ JNIEXPORT jobject JNICALL Java_mfq_Native_memory(JNIEnv *env, jclass type, jlong
 
 JNIEXPORT void JNICALL Java_mfq_Native_copy(JNIEnv *env, jclass type, jlong address, jobject to, jint len) {
   (void)type;
-  memcpy((*env)->GetDirectBufferAddress(env, to), to_pointer(address), (size_t)len);
+  memcpy(address_of(env, to), to_pointer(address), (size_t)len);
 }
 
 /* ---- appending ----------------------------------------------------------------------------------------------------- */
@@ -208,7 +220,7 @@ JNIEXPORT jlong JNICALL Java_mfq_Native_append(JNIEnv *env, jclass type, jlong q
 JNIEXPORT jlong JNICALL Java_mfq_Native_appendDirect(JNIEnv *env, jclass type, jlong queue, jobject bytes, jint from,
                                                      jint len) {
   (void)type;
-  const char *start = (*env)->GetDirectBufferAddress(env, bytes);
+  const char *start = address_of(env, bytes);
   mfq_span_t at = {0, 0};
   return end_or_throw(env, mfq_append(to_queue(queue), start == NULL ? NULL : start + from, (size_t)len, &at), at);
 }
@@ -239,11 +251,7 @@ JNIEXPORT void JNICALL Java_mfq_Native_appendBatch(JNIEnv *env, jclass type, jlo
 JNIEXPORT void JNICALL Java_mfq_Native_claim(JNIEnv *env, jclass type, jlong queue, jint len, jlongArray to) {
   (void)type;
   mfq_claim_t claim;
-  mfq_status_t status = mfq_claim(to_queue(queue), (size_t)len, &claim);
-  if (status < 0) {
-    check(env, status);
-    return;
-  }
+  if (!check(env, mfq_claim(to_queue(queue), (size_t)len, &claim))) return;
   jlong numbers[] = {from_pointer(claim.ptr), (jlong)claim.len, (jlong)claim.offset, (jlong)claim.token[0],
                      (jlong)claim.token[1]};
   encode(env, to, numbers, COUNT(numbers));
@@ -254,7 +262,7 @@ JNIEXPORT jlong JNICALL Java_mfq_Native_commit(JNIEnv *env, jclass type, jlongAr
   mfq_claim_t claim = decode_claim(env, from);
   mfq_span_t at = {0, 0};
   if (bytes != NULL && len >= 0 && (size_t)len <= claim.len)
-    memcpy(claim.ptr, (*env)->GetDirectBufferAddress(env, bytes), (size_t)len);
+    memcpy(claim.ptr, address_of(env, bytes), (size_t)len);
   return end_or_throw(env, mfq_commit(&claim, (size_t)len, &at), at);
 }
 
@@ -269,15 +277,11 @@ JNIEXPORT void JNICALL Java_mfq_Native_abort(JNIEnv *env, jclass type, jlongArra
 JNIEXPORT void JNICALL Java_mfq_Native_readDirect(JNIEnv *env, jclass type, jlong queue, jlong offset, jobject into,
                                                   jint at, jint cap, jlongArray to) {
   (void)type;
-  char *start = (*env)->GetDirectBufferAddress(env, into);
+  char *start = address_of(env, into);
   size_t len;
   uint64_t next;
   char *buf = start == NULL ? NULL : start + at;
-  mfq_status_t status = mfq_read(to_queue(queue), (uint64_t)offset, buf, (size_t)cap, &len, &next);
-  if (status < 0) {
-    check(env, status);
-    return;
-  }
+  if (!check(env, mfq_read(to_queue(queue), (uint64_t)offset, buf, (size_t)cap, &len, &next))) return;
   jlong numbers[] = {(jlong)len, (jlong)next};
   encode(env, to, numbers, COUNT(numbers));
 }
@@ -285,9 +289,7 @@ JNIEXPORT void JNICALL Java_mfq_Native_readDirect(JNIEnv *env, jclass type, jlon
 JNIEXPORT void JNICALL Java_mfq_Native_view(JNIEnv *env, jclass type, jlong queue, jlong offset, jlongArray to) {
   (void)type;
   mfq_view_t view;
-  mfq_status_t status = mfq_view(to_queue(queue), (uint64_t)offset, &view);
-  if (status < 0) check(env, status);
-  else encode_view(env, to, &view);
+  if (check(env, mfq_view(to_queue(queue), (uint64_t)offset, &view))) encode_view(env, to, &view);
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_viewRelease(JNIEnv *env, jclass type, jlongArray from) {
@@ -309,9 +311,7 @@ JNIEXPORT jlong JNICALL Java_mfq_Native_readerOpen(JNIEnv *env, jclass type, jlo
 JNIEXPORT void JNICALL Java_mfq_Native_readerNext(JNIEnv *env, jclass type, jlong reader, jint timeout_ms, jlongArray to) {
   (void)type;
   mfq_view_t view;
-  mfq_status_t status = mfq_reader_next(to_reader(reader), timeout_ms, &view);
-  if (status < 0) check(env, status);
-  else encode_view(env, to, &view);
+  if (check(env, mfq_reader_next(to_reader(reader), timeout_ms, &view))) encode_view(env, to, &view);
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_readerSeek(JNIEnv *env, jclass type, jlong reader, jlong offset) {
@@ -339,11 +339,7 @@ static jboolean is_flushed(JNIEnv *env, mfq_queue_t *queue, jlong offset) {
 
 JNIEXPORT jboolean JNICALL Java_mfq_Native_flushStart(JNIEnv *env, jclass type, jlong queue, jlong up_to) {
   (void)type;
-  mfq_status_t status = mfq_flush_start(to_queue(queue), (uint64_t)up_to);
-  if (status < 0) {
-    check(env, status);
-    return JNI_FALSE;
-  }
+  if (!check(env, mfq_flush_start(to_queue(queue), (uint64_t)up_to))) return JNI_FALSE;
   return is_flushed(env, to_queue(queue), up_to);
 }
 
@@ -361,11 +357,7 @@ JNIEXPORT void JNICALL Java_mfq_Native_await(JNIEnv *env, jclass type, jlong que
 JNIEXPORT void JNICALL Java_mfq_Native_offsets(JNIEnv *env, jclass type, jlong queue, jlongArray to) {
   (void)type;
   mfq_offsets_t of = {.struct_size = sizeof of};
-  mfq_status_t status = mfq_offsets(to_queue(queue), &of);
-  if (status < 0) {
-    check(env, status);
-    return;
-  }
+  if (!check(env, mfq_offsets(to_queue(queue), &of))) return;
   jlong numbers[] = {(jlong)of.min, (jlong)of.reserved, (jlong)of.wrote, (jlong)of.committed, (jlong)of.flushed};
   encode(env, to, numbers, COUNT(numbers));
 }
@@ -373,11 +365,7 @@ JNIEXPORT void JNICALL Java_mfq_Native_offsets(JNIEnv *env, jclass type, jlong q
 JNIEXPORT void JNICALL Java_mfq_Native_recovery(JNIEnv *env, jclass type, jlong queue, jlongArray to) {
   (void)type;
   mfq_recovery_t of = {.struct_size = sizeof of};
-  mfq_status_t status = mfq_recovery(to_queue(queue), &of);
-  if (status < 0) {
-    check(env, status);
-    return;
-  }
+  if (!check(env, mfq_recovery(to_queue(queue), &of))) return;
   jlong numbers[] = {(jlong)of.ended,       (jlong)of.lost_stretches,   (jlong)of.cut_at,
                      (jlong)of.cut_bytes,   (jlong)of.verified_to,      (jlong)of.unverified_bytes,
                      (jlong)of.claims_passed_over, (jlong)of.record_beyond, (jlong)of.lost_bytes,
@@ -388,11 +376,7 @@ JNIEXPORT void JNICALL Java_mfq_Native_recovery(JNIEnv *env, jclass type, jlong 
 JNIEXPORT void JNICALL Java_mfq_Native_stats(JNIEnv *env, jclass type, jlong queue, jlongArray to) {
   (void)type;
   mfq_stats_t of = {.struct_size = sizeof of};
-  mfq_status_t status = mfq_stats(to_queue(queue), &of);
-  if (status < 0) {
-    check(env, status);
-    return;
-  }
+  if (!check(env, mfq_stats(to_queue(queue), &of))) return;
   jlong numbers[18 + MFQ_CREATION_BUCKETS] = {
       (jlong)of.appends,           (jlong)of.bytes,
       (jlong)of.rolls_ready,       (jlong)of.rolls_waited,
@@ -422,14 +406,10 @@ JNIEXPORT void JNICALL Java_mfq_Native_truncateBefore(JNIEnv *env, jclass type, 
 JNIEXPORT jint JNICALL Java_mfq_Native_events(JNIEnv *env, jclass type, jlong queue) {
   (void)type;
   int32_t fd, again;
-  mfq_status_t status = mfq_event_fd(to_queue(queue), &fd);
-  if (status < 0) {
-    check(env, status);
-    return -1;
-  }
+  if (!check(env, mfq_event_fd(to_queue(queue), &fd))) return -1;
   int duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 0);
   /* A close in between may have given the number to another file; while the queue is open it has not. */
-  status = mfq_event_fd(to_queue(queue), &again);
+  mfq_status_t status = mfq_event_fd(to_queue(queue), &again);
   if (status < 0 || duplicate < 0) {
     if (duplicate >= 0) close(duplicate);
     if (status < 0) check(env, status);

@@ -6,10 +6,12 @@ import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Comparator;
+import java.util.function.Function;
 import java.util.stream.Stream;
 import mfq.Claim;
 import mfq.MappedFileQueue;
 import mfq.Options;
+import mfq.Span;
 import net.openhft.chronicle.bytes.Bytes;
 import net.openhft.chronicle.queue.ChronicleQueue;
 import net.openhft.chronicle.queue.ExcerptAppender;
@@ -17,8 +19,6 @@ import net.openhft.chronicle.queue.ExcerptAppender;
 /** What is measured: one thread appends records of one size, in a directory of its own, into files of 64 MiB. */
 interface Log extends AutoCloseable {
     int FILE_BYTES = 64 << 20;
-
-    String ALL = "mfq-bytes,mfq-direct,mfq-claim,mfq-raw-direct,rocketmq,rocketmq-warm,chronicle,chronicle-pretouch";
 
     /** Answers something that depends on the append. */
     long append() throws Exception;
@@ -29,7 +29,16 @@ interface Log extends AutoCloseable {
             record[i] = (byte) (i * 31);
         }
         return switch (name) {
-            case "mfq-bytes", "mfq-direct", "mfq-claim", "mfq-raw-direct" -> mfq(name, directory, record);
+            case "memory" -> memory(record);
+            case "raw-bytes" -> mfq(directory, Options.Format.RAW, queue -> queue.append(record));
+            case "record-bytes" -> mfq(directory, Options.Format.RECORD, queue -> queue.append(record));
+            case "raw-direct" -> mfq(directory, Options.Format.RAW, direct(record));
+            case "record-direct" -> mfq(directory, Options.Format.RECORD, direct(record));
+            case "record-claim" -> mfq(directory, Options.Format.RECORD, queue -> {
+                Claim claim = queue.claim(record.length);
+                claim.buffer().put(record);
+                return claim.commit();
+            });
             case "rocketmq" -> new RocketMq(directory, record, false);
             case "rocketmq-warm" -> new RocketMq(directory, record, true);
             case "chronicle" -> chronicle(directory, record, false);
@@ -38,25 +47,30 @@ interface Log extends AutoCloseable {
         };
     }
 
-    private static Log mfq(String name, Path directory, byte[] record) {
-        boolean isRaw = name.equals("mfq-raw-direct");
-        MappedFileQueue queue = MappedFileQueue.open(directory, Options.builder().fileSize(FILE_BYTES)
-                .format(isRaw ? Options.Format.RAW : Options.Format.RECORD).build());
-        ByteBuffer direct = ByteBuffer.allocateDirect(record.length).put(record).flip();
+    /** The floor: records are put into 64 MiB of memory that is there, again and again. */
+    private static Log memory(byte[] record) {
+        ByteBuffer memory = ByteBuffer.allocateDirect(FILE_BYTES);
         return new Log() {
             @Override
             public long append() {
-                switch (name) {
-                    case "mfq-bytes":
-                        return queue.append(record).offset();
-                    case "mfq-claim":
-                        Claim claim = queue.claim(record.length);
-                        claim.buffer().put(record);
-                        return claim.commit().offset();
-                    default:
-                        direct.clear();
-                        return queue.append(direct).offset();
+                if (memory.remaining() < record.length) {
+                    memory.clear();
                 }
+                return memory.put(record).position();
+            }
+
+            @Override
+            public void close() {}
+        };
+    }
+
+    private static Log mfq(Path directory, Options.Format format, Function<MappedFileQueue, Span> append) {
+        MappedFileQueue queue =
+                MappedFileQueue.open(directory, Options.builder().fileSize(FILE_BYTES).format(format).build());
+        return new Log() {
+            @Override
+            public long append() {
+                return append.apply(queue).offset();
             }
 
             @Override
@@ -64,6 +78,11 @@ interface Log extends AutoCloseable {
                 queue.close();
             }
         };
+    }
+
+    private static Function<MappedFileQueue, Span> direct(byte[] record) {
+        ByteBuffer direct = ByteBuffer.allocateDirect(record.length).put(record);
+        return queue -> queue.append(direct.clear());
     }
 
     private static Log chronicle(Path directory, byte[] record, boolean isPretouched) {

@@ -1,0 +1,48 @@
+package mfq.bench;
+
+import java.nio.ByteBuffer;
+import java.nio.file.Path;
+import java.util.Arrays;
+import java.util.Base64;
+import org.HdrHistogram.Histogram;
+
+/**
+ * The time of each append of 1 KiB, in a process of its own for each log, which prints them as a histogram. At a rate
+ * they are timed from the moment that each was meant for: whoever is held up holds up those that follow, and that counts.
+ * Arguments: the log; a rate a second, or 0 for as fast as it can; how many.
+ */
+final class Timed {
+    static final int SIZE = 1024;
+
+    private Timed() {}
+
+    public static void main(String[] arguments) throws Exception {
+        String log = arguments[0];
+        long rate = Long.parseLong(arguments[1]), count = Long.parseLong(arguments[2]);
+        times(log, rate, Math.min(count, 200_000)); // compiled before it counts
+        Histogram times = times(log, rate, count);
+        ByteBuffer encoded = ByteBuffer.allocate(times.getNeededByteBufferCapacity());
+        int len = times.encodeIntoCompressedByteBuffer(encoded);
+        System.out.println(Base64.getEncoder().encodeToString(Arrays.copyOf(encoded.array(), len)));
+    }
+
+    private static Histogram times(String name, long rate, long count) throws Exception {
+        Path directory = Log.scratch();
+        Histogram times = new Histogram(3);
+        try (Log log = Log.open(name, directory.resolve("log"), SIZE)) {
+            long start = System.nanoTime(), before = start;
+            for (long i = 0; i < count; i++) {
+                long from = rate == 0 ? before : start + i * 1_000_000_000 / rate;
+                while (before < from) {
+                    Thread.onSpinWait();
+                    before = System.nanoTime();
+                }
+                log.append();
+                before = System.nanoTime();
+                times.recordValue(before - from);
+            }
+        }
+        Log.delete(directory);
+        return times;
+    }
+}
