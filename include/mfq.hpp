@@ -60,6 +60,16 @@
 
 static_assert(MFQ_ABI_VERSION == 1, "mfq.hpp and mfq.h are not of one version");
 
+// On what is readable only as long as its object is there: clang warns of what outlives a temporary one.
+#if defined(__has_cpp_attribute)
+#if __has_cpp_attribute(clang::lifetimebound)
+#define MFQ_LIFETIMEBOUND [[clang::lifetimebound]]
+#endif
+#endif
+#ifndef MFQ_LIFETIMEBOUND
+#define MFQ_LIFETIMEBOUND
+#endif
+
 // ---- ERRORS ----------------------------------------------------------------------------------------
 //
 namespace mfq {
@@ -213,6 +223,7 @@ class path {
 struct slice : mfq_slice_t {
   slice(const void *bytes, std::size_t size) noexcept : mfq_slice_t{bytes, size} {}
 
+  slice(std::nullptr_t) = delete;
   slice(const char *text) noexcept : slice(text, std::char_traits<char>::length(text)) {}
 
   template <class T, class Byte = std::remove_pointer_t<decltype(std::declval<const T &>().data())>,
@@ -347,10 +358,16 @@ class owner {
 
 }  // namespace detail
 
+class view;
+
 // A record that is read in place (in RAW: a stretch of bytes). It owns nothing, as a std::string_view does: the bytes
 // are there as long as the mfq::view is that it was taken from, or until the next call on the reader that gave it.
 class record {
  public:
+  // Of a view that is gone when the record is used.
+  record(const view &&) = delete;
+  record &operator=(const view &&) = delete;
+
   const char *data() const noexcept { return reinterpret_cast<const char *>(view_.ptr); }
   std::size_t size() const noexcept { return view_.len; }
   std::string_view str() const noexcept { return {data(), size()}; }
@@ -393,6 +410,13 @@ class [[nodiscard]] view : public record {
     if (held_) mfq_view_release(&view_);
   }
 
+  // As those of a record, whose bytes may outlive it, while these may not outlive the view.
+  const char *data() const noexcept MFQ_LIFETIMEBOUND { return record::data(); }
+  std::string_view str() const noexcept MFQ_LIFETIMEBOUND { return record::str(); }
+#if __cplusplus >= 202002L
+  std::span<const std::byte> bytes() const noexcept MFQ_LIFETIMEBOUND { return record::bytes(); }
+#endif
+
   void release() { check(ended()); }
   void release(std::error_code &ec) noexcept { ec = detail::code(ended()); }
 
@@ -430,10 +454,10 @@ class [[nodiscard]] claim {
   }
 
   // Not zeroed. Null, and 0 bytes, once the claim has ended.
-  char *data() const noexcept { return reinterpret_cast<char *>(claim_.ptr); }
+  char *data() const noexcept MFQ_LIFETIMEBOUND { return reinterpret_cast<char *>(claim_.ptr); }
   std::size_t size() const noexcept { return claim_.len; }
 #if __cplusplus >= 202002L
-  std::span<std::byte> bytes() const noexcept { return {reinterpret_cast<std::byte *>(claim_.ptr), size()}; }
+  std::span<std::byte> bytes() const noexcept MFQ_LIFETIMEBOUND { return {reinterpret_cast<std::byte *>(claim_.ptr), size()}; }
 #endif
 
   // Where the record will be.
@@ -532,13 +556,12 @@ class [[nodiscard]] reader {
     reference operator*() const noexcept { return *record_; }
     pointer operator->() const noexcept { return &*record_; }
     iterator &operator++() {
-      // The ends of time need no look at the clock.
-      if (deadline_ == clock::time_point::min()) {
+      if (!deadline_) {
         record_ = reader_->next();
-      } else if (deadline_ == clock::time_point::max()) {
+      } else if (*deadline_ == clock::time_point::max()) {
         record_ = reader_->next(forever);
-      } else if (const auto now = clock::now(); now < deadline_) {
-        record_ = reader_->next(deadline_ - now);
+      } else if (const auto now = clock::now(); now < *deadline_) {
+        record_ = reader_->next(*deadline_ - now);
       } else {
         record_.reset();
       }
@@ -552,10 +575,13 @@ class [[nodiscard]] reader {
     friend bool operator!=(sentinel, const iterator &at) noexcept { return at.record_.has_value(); }
 
    private:
-    iterator(reader &from, clock::time_point deadline) : reader_(&from), deadline_(deadline) { ++*this; }
+    iterator(reader &from, std::optional<clock::time_point> deadline) : reader_(&from), deadline_(deadline) {
+      ++*this;
+    }
 
     reader *reader_;
-    clock::time_point deadline_;
+    // None: what can be read now, however long that takes.
+    std::optional<clock::time_point> deadline_;
     std::optional<record> record_;
 
     friend class reader;
@@ -595,7 +621,7 @@ class [[nodiscard]] reader {
     return found;
   }
 
-  iterator begin() { return {*this, clock::time_point::min()}; }
+  iterator begin() { return {*this, std::nullopt}; }
   sentinel end() noexcept { return {}; }
   range tail() & noexcept { return {*this, clock::time_point::max()}; }
   range tail_until(std::chrono::steady_clock::time_point deadline) & noexcept { return {*this, deadline}; }

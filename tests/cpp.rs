@@ -67,6 +67,42 @@ fn an_older_standard_is_told_so() {
     assert!(!output.status.success() && told.contains("mfq.hpp needs C++17"), "{told}");
 }
 
+/// What clang says of a function of a host with this body.
+fn warnings_of(body: &str) -> String {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let source = dir.path().join("host.cpp");
+    let code = format!("#include <mfq.hpp>\nchar host(mfq::queue &q) {{ {body} }}\n");
+    fs::write(&source, code).expect("a source file");
+    let mut clang = Command::new("clang++");
+    clang.args(["-std=c++20", "-fsyntax-only"]).args(STRICT).arg(format!("-I{}/include", support::ROOT)).arg(source);
+    String::from_utf8_lossy(&clang.output().expect("a compiler").stderr).into_owned()
+}
+
+#[test]
+fn bytes_that_outlive_their_view_or_claim_are_warned_of_and_others_are_not() {
+    if !is_there("clang++") {
+        return;
+    }
+    for dangling in [
+        "auto s = q.view(0).str(); return s[0];",
+        "const char *s = q.view(0).data(); return *s;",
+        "auto s = q.view(0).bytes(); return char(s[0]);",
+        "char *s = q.claim(8).data(); return *s;",
+        "auto s = q.claim(8).bytes(); return char(s[0]);",
+    ] {
+        let told = warnings_of(dangling);
+        assert!(told.contains("-Wdangling"), "{dangling}: {told}");
+    }
+    for fine in [
+        "return q.view(0).str()[0];",
+        "auto r = q.reader(0); auto s = r.next()->str(); return s[0];",
+        "auto text = [](mfq::record r) { return r.str(); }; auto v = q.view(0); return text(v)[0];",
+        "const mfq::record &r = q.view(0); return r.str()[0];",
+    ] {
+        assert_eq!(warnings_of(fine), "", "{fine}");
+    }
+}
+
 #[test]
 fn a_host_of_cpp17_by_gcc() {
     runs("g++", &["-std=c++17", "-O2"]); // some warnings come with it only

@@ -34,6 +34,11 @@ constexpr bool owns = std::is_nothrow_default_constructible_v<T> && std::is_noth
                       !std::is_copy_assignable_v<T>;
 static_assert(owns<mfq::queue> && owns<mfq::reader> && owns<mfq::view> && owns<mfq::claim> && owns<mfq::file>);
 static_assert(std::is_trivially_copyable_v<mfq::record>);
+// A record of a view that stays, and none of one that is gone at the end of the line.
+static_assert(std::is_constructible_v<mfq::record, const mfq::view &>);
+static_assert(!std::is_constructible_v<mfq::record, mfq::view> && !std::is_assignable_v<mfq::record &, mfq::view>);
+static_assert(!std::is_constructible_v<mfq::record, const mfq::view>);
+static_assert(!std::is_constructible_v<std::optional<mfq::record>, mfq::view>);
 static_assert(std::is_nothrow_copy_constructible_v<mfq::not_durable>);
 static_assert(std::is_base_of_v<std::system_error, mfq::error>);
 
@@ -46,6 +51,7 @@ static_assert(ms(std::chrono::duration<double>(0.25)) == 250 && ms(std::chrono::
 static_assert(std::is_convertible_v<const char *, mfq::slice> && std::is_convertible_v<std::string, mfq::slice>);
 static_assert(std::is_convertible_v<std::array<unsigned char, 3>, mfq::slice>);
 static_assert(std::is_convertible_v<mfq::view, mfq::slice> && std::is_convertible_v<mfq::record, mfq::slice>);
+static_assert(!std::is_constructible_v<mfq::slice, std::nullptr_t>);
 static_assert(!std::is_convertible_v<std::vector<int>, mfq::slice> && !std::is_convertible_v<std::wstring, mfq::slice>);
 
 // With a place for the error nothing is thrown.
@@ -291,6 +297,8 @@ void a_loop_tails_until_its_deadline() {
   // It ends a loop that could go on, and the next loop goes on.
   queue.append("more");
   for (const mfq::record &record : reader.tail_until(deadline)) CHECK(record.size() == 0 && !"it is too late");
+  for (const mfq::record &record : reader.tail_until(clock_type::time_point::min()))
+    CHECK(record.size() == 0 && !"it always was too late");
   for (const mfq::record &record : reader) CHECK(record.str() == "more"), i++;
   CHECK(i == lines.size() + 1);
 }
