@@ -15,10 +15,11 @@
  *   flush that failed, close(), release() and abort() do. Each may be ended before or after the queue it came from.
  *
  *   Errors. A call throws mfq::error, whose what() is the library's sentence and whose code() compares with mfq::errc
- *   and, where it has one, with the std::errc of the same meaning. A call whose last parameter is a std::error_code &
- *   throws nothing: it sets `ec`, or clears it, and last_error() gives the sentence. What it returns after a failure is
- *   empty, or zero, but where its comment says otherwise. In a host that is built with -fno-exceptions what would throw
- *   ends the process, as in the standard library.
+ *   and, where it has one, with the std::errc of the same meaning. Every call takes a std::error_code & behind its other
+ *   arguments as well, and throws nothing then, but where its comment says otherwise: it sets `ec`, or clears it, and
+ *   last_error() gives the sentence. What it returns after a failure is empty, or zero, but where its comment says
+ *   otherwise. In a host that is built with -fno-exceptions what would throw ends the process, as in the standard
+ *   library.
  *
  *   Threads. Any number may call a queue or a file at once, and end it while other calls run. A reader, a view and a
  *   claim are for one thread at a time, but for close() of a reader. To move, to assign or to destroy any object is for
@@ -476,6 +477,7 @@ class [[nodiscard]] claim {
     ec = detail::code(ended(mfq_commit(&claim_, size, &at)));
     return at;
   }
+  span commit(std::error_code &ec) noexcept { return commit(size(), ec); }
 
   void abort() { check(ended(mfq_abort(&claim_))); }
   void abort(std::error_code &ec) noexcept { ec = detail::code(ended(mfq_abort(&claim_))); }
@@ -620,6 +622,7 @@ class [[nodiscard]] reader {
     ec = detail::code(status);
     return found;
   }
+  std::optional<record> next(std::error_code &ec) noexcept { return next(std::chrono::milliseconds(0), ec); }
 
   iterator begin() { return {*this, std::nullopt}; }
   sentinel end() noexcept { return {}; }
@@ -662,6 +665,7 @@ class [[nodiscard]] queue {
     ec = detail::code(mfq_open(directory.c_str(), &how, &opened));
     queue_ = owner(opened);
   }
+  queue(path directory, std::error_code &ec) noexcept : queue(directory, options(), ec) {}
 
   void close() { check(queue_.end()); }
   void close(std::error_code &ec) noexcept { ec = detail::code(queue_.end()); }
@@ -691,10 +695,16 @@ class [[nodiscard]] queue {
 
   // Several records, all or none. Returns the place of each.
   std::vector<span> append_batch(slices records) {
-    // More than there can be in memory is for the library to refuse.
-    std::vector<span> at(records.size() <= PTRDIFF_MAX / sizeof(slice) ? records.size() : 0);
+    std::vector<span> at = room_for(records);
     const mfq_status_t status = mfq_append_batch(queue_.get(), records.data(), records.size(), at.data());
     detail::placed(status, at.empty() ? span{} : span{at.front().offset, at.back().end});
+    return at;
+  }
+  // Without the memory for the places it throws std::bad_alloc, and appends nothing.
+  std::vector<span> append_batch(slices records, std::error_code &ec) {
+    std::vector<span> at = room_for(records);
+    append_batch(records, at.data(), ec);
+    if (ec && ec != errc::not_durable) at.clear();
     return at;
   }
   // `at` has room for the place of each, or is null.
@@ -764,11 +774,14 @@ class [[nodiscard]] queue {
   void flush(std::uint64_t up_to, timeout within, std::error_code &ec) noexcept {
     ec = detail::code(mfq_flush(queue_.get(), up_to, within.ms()));
   }
+  void flush(std::uint64_t up_to, std::error_code &ec) noexcept { flush(up_to, forever, ec); }
+  void flush(std::error_code &ec) noexcept { flush(everything, ec); }
 
   void flush_start(std::uint64_t up_to = everything) { check(mfq_flush_start(queue_.get(), up_to)); }
   void flush_start(std::uint64_t up_to, std::error_code &ec) noexcept {
     ec = detail::code(mfq_flush_start(queue_.get(), up_to));
   }
+  void flush_start(std::error_code &ec) noexcept { flush_start(everything, ec); }
 
   // The queue's own, which is not to be closed. With `ec`, -1 after a failure.
   int event_fd() {
@@ -788,6 +801,7 @@ class [[nodiscard]] queue {
   void wait(which until, std::uint64_t offset, timeout within, std::error_code &ec) const noexcept {
     ec = detail::code(mfq_wait(queue_.get(), static_cast<std::int32_t>(until), offset, within.ms()));
   }
+  void wait(which until, std::uint64_t offset, std::error_code &ec) const noexcept { wait(until, offset, forever, ec); }
 
   // -- What it is like.
 
@@ -814,6 +828,7 @@ class [[nodiscard]] queue {
     ec = detail::code(mfq_get_last(queue_.get(), within.ms(), &last));
     return file(last);
   }
+  file get_last(std::error_code &ec) noexcept { return get_last(forever, ec); }
 
   file find(std::uint64_t offset) const {
     mfq_file_t *found = nullptr;
@@ -838,6 +853,11 @@ class [[nodiscard]] queue {
 
  private:
   using owner = detail::owner<mfq_queue_t, mfq_close>;
+
+  // More than there can be in memory is for the library to refuse.
+  static std::vector<span> room_for(slices records) {
+    return std::vector<span>(records.size() <= PTRDIFF_MAX / sizeof(slice) ? records.size() : 0);
+  }
 
   template <class T>
   T told(mfq_status_t (*tell)(mfq_queue_t *, T *)) const {

@@ -60,14 +60,17 @@ static_assert(!std::is_convertible_v<std::vector<int>, mfq::slice> && !std::is_c
                                      mfq::slice bytes, mfq::slices list, mfq::timeout within, mfq::span *at,
                                      void *buffer) {
   static_assert(
-      noexcept(mfq::queue(path, how, ec)) && noexcept(q.close(ec)) && noexcept(q.append(bytes, ec)) &&
-      noexcept(q.appendv(list, ec)) && noexcept(q.append_batch(list, at, ec)) && noexcept(q.claim(1, ec)) &&
-      noexcept(q.read(0, buffer, 1, ec)) && noexcept(q.view(0, ec)) && noexcept(q.reader(0, ec)) &&
-      noexcept(q.flush(0, within, ec)) && noexcept(q.flush_start(0, ec)) && noexcept(q.event_fd(ec)) &&
-      noexcept(q.wait(mfq::which::flushed, 0, within, ec)) && noexcept(q.offsets(ec)) && noexcept(q.stats(ec)) &&
-      noexcept(q.recovery(ec)) && noexcept(q.get_last(within, ec)) && noexcept(q.find(0, ec)) &&
-      noexcept(q.truncate_after(0, ec)) && noexcept(q.truncate_before(0, ec)) && noexcept(reader.next(within, ec)) &&
-      noexcept(reader.seek(0, ec)) && noexcept(reader.close(ec)) && noexcept(claim.commit(1, ec)) &&
+      noexcept(mfq::queue(path, how, ec)) && noexcept(mfq::queue(path, ec)) && noexcept(q.close(ec)) &&
+      noexcept(q.append(bytes, ec)) && noexcept(q.appendv(list, ec)) && noexcept(q.append_batch(list, at, ec)) &&
+      noexcept(q.claim(1, ec)) && noexcept(q.read(0, buffer, 1, ec)) && noexcept(q.view(0, ec)) &&
+      noexcept(q.reader(0, ec)) && noexcept(q.flush(0, within, ec)) && noexcept(q.flush(0, ec)) &&
+      noexcept(q.flush(ec)) && noexcept(q.flush_start(0, ec)) && noexcept(q.flush_start(ec)) &&
+      noexcept(q.event_fd(ec)) && noexcept(q.wait(mfq::which::flushed, 0, within, ec)) &&
+      noexcept(q.wait(mfq::which::flushed, 0, ec)) && noexcept(q.offsets(ec)) && noexcept(q.stats(ec)) &&
+      noexcept(q.recovery(ec)) && noexcept(q.get_last(within, ec)) && noexcept(q.get_last(ec)) &&
+      noexcept(q.find(0, ec)) && noexcept(q.truncate_after(0, ec)) && noexcept(q.truncate_before(0, ec)) &&
+      noexcept(reader.next(within, ec)) && noexcept(reader.next(ec)) && noexcept(reader.seek(0, ec)) &&
+      noexcept(reader.close(ec)) && noexcept(claim.commit(1, ec)) && noexcept(claim.commit(ec)) &&
       noexcept(claim.abort(ec)) && noexcept(view.release(ec)) && noexcept(file.info(ec)) &&
       noexcept(file.release(ec)));
 }
@@ -140,6 +143,8 @@ void parts_and_batches() {
   mfq::span noted[2];
   queue.append_batch({lines[0], lines[1]}, noted, ec);
   CHECK(!ec);
+  const std::vector<mfq::span> told = queue.append_batch(parts, ec);
+  CHECK(!ec && told.size() == parts.size() && queue.view(told.back().offset).str() == lines[9]);
   for (std::size_t i = 0; i < parts.size(); i++) CHECK(queue.view(places[i].offset).str() == lines[i]);
   for (std::size_t i = 0; i < 2; i++) CHECK(queue.view(noted[i].offset).str() == lines[i]);
   // What was read is appended as it lies there.
@@ -388,6 +393,9 @@ void what_is_not_durable_in_time_tells_its_place() {
   std::error_code ec;
   mfq::span at = queue.append("z", ec);
   CHECK(ec == mfq::errc::not_durable && at.offset == next);
+  next = at.end;
+  const std::vector<mfq::span> batch = queue.append_batch({"ab", "cd"}, ec);
+  CHECK(ec == mfq::errc::not_durable && batch.size() == 2 && batch[0].offset == next && batch[1].end > batch[0].end);
   next = claim.offset();
   is_there([&] { claim.commit(); });
   CHECK(claim.size() == 0);
