@@ -2,7 +2,7 @@
  * mfq.hpp: libmfq for C++17 and later, in headers only, over the C interface.
  *
  *     mfq::queue queue("/var/lib/orders");
- *     mfq::span at = queue.append("42 apples");
+ *     mfq::place at = queue.append("42 apples");
  *     queue.flush(at.end, 1s);
  *     for (const mfq::record &record : queue.reader(at.offset)) std::cout << record.str() << '\n';
  *
@@ -15,10 +15,10 @@
  *   flush that failed, close(), release() and abort() do. Each may be ended before or after the queue it came from.
  *
  *   Errors. A call throws mfq::error, whose what() is the library's sentence and whose code() compares with mfq::errc
- *   and, where it has one, with the std::errc of the same meaning. Every call takes a std::error_code & behind its other
- *   arguments as well, and throws nothing then, but where its comment says otherwise: it sets `ec`, or clears it, and
- *   last_error() gives the sentence. What it returns after a failure is empty, or zero, but where its comment says
- *   otherwise. In a host that is built with -fno-exceptions what would throw ends the process, as in the standard
+ *   and, where it has one, with the std::errc of the same meaning. Every call takes a std::error_code & behind its
+ *   other arguments as well, and throws nothing then, but where its comment says otherwise: it sets `ec`, or clears
+ *   it, and last_error() gives the sentence. What it returns after a failure is empty, or zero, but where its comment
+ *   says otherwise. In a host that is built with -fno-exceptions what would throw ends the process, as in the standard
  *   library.
  *
  *   Threads. Any number may call a queue or a file at once, and end it while other calls run. A reader, a view and a
@@ -169,18 +169,18 @@ class error : public std::system_error {
 };
 
 // Where a record lies: [offset, end). The next one can begin at `end`.
-using span = mfq_span_t;
+using place = mfq_span_t;
 
 // Appended, but not known to be on stable storage: errc::not_durable. To append again would write twice.
 class not_durable : public error {
  public:
-  explicit not_durable(span at) : error(errc::not_durable), at_(at) {}
+  explicit not_durable(place at) : error(errc::not_durable), at_(at) {}
 
   // Where the record lies; of a batch, from its first record to its last.
-  const span &at() const noexcept { return at_; }
+  const place &at() const noexcept { return at_; }
 
  private:
-  span at_;
+  place at_;
 };
 
 namespace detail {
@@ -289,8 +289,8 @@ inline constexpr timeout forever = timeout::never();
 // queue::flush and queue::flush_start: all that was appended or claimed when the call began.
 inline constexpr std::uint64_t everything = UINT64_MAX;
 
-// queue::wait: until what lies below the offset can be read, or is on stable storage.
-enum class which : std::int32_t { committed = MFQ_COMMITTED, flushed = MFQ_FLUSHED };
+// queue::wait: how far the log can be read, or is on stable storage.
+enum class position : std::int32_t { committed = MFQ_COMMITTED, flushed = MFQ_FLUSHED };
 
 // The options of mfq_open, every one at its default. Set what differs: options.file_size = 1 << 20.
 struct options : mfq_options_t {
@@ -320,7 +320,7 @@ inline std::error_code code(mfq_status_t status) noexcept {
 }
 
 // The place of what was appended.
-inline span placed(mfq_status_t status, span at) {
+inline place placed(mfq_status_t status, place at) {
   if (status == MFQ_E_NOT_DURABLE) raise(not_durable(at));
   check(status);
   return at;
@@ -458,7 +458,9 @@ class [[nodiscard]] claim {
   char *data() const noexcept MFQ_LIFETIMEBOUND { return reinterpret_cast<char *>(claim_.ptr); }
   std::size_t size() const noexcept { return claim_.len; }
 #if __cplusplus >= 202002L
-  std::span<std::byte> bytes() const noexcept MFQ_LIFETIMEBOUND { return {reinterpret_cast<std::byte *>(claim_.ptr), size()}; }
+  std::span<std::byte> bytes() const noexcept MFQ_LIFETIMEBOUND {
+    return {reinterpret_cast<std::byte *>(claim_.ptr), size()};
+  }
 #endif
 
   // Where the record will be.
@@ -466,18 +468,18 @@ class [[nodiscard]] claim {
 
   // Makes the first `size` bytes a record, or all of them. After errc::invalid, and in RAW others, the claim is still
   // open, which its size() tells.
-  span commit(std::size_t size) {
-    span at{};
+  place commit(std::size_t size) {
+    place at{};
     return detail::placed(ended(mfq_commit(&claim_, size, &at)), at);
   }
-  span commit() { return commit(size()); }
+  place commit() { return commit(size()); }
   // After errc::not_durable it returns the place as well.
-  span commit(std::size_t size, std::error_code &ec) noexcept {
-    span at{};
+  place commit(std::size_t size, std::error_code &ec) noexcept {
+    place at{};
     ec = detail::code(ended(mfq_commit(&claim_, size, &at)));
     return at;
   }
-  span commit(std::error_code &ec) noexcept { return commit(size(), ec); }
+  place commit(std::error_code &ec) noexcept { return commit(size(), ec); }
 
   void abort() { check(ended(mfq_abort(&claim_))); }
   void abort(std::error_code &ec) noexcept { ec = detail::code(ended(mfq_abort(&claim_))); }
@@ -672,43 +674,43 @@ class [[nodiscard]] queue {
 
   // -- Appending. With `ec`, the place is returned after errc::not_durable as well.
 
-  span append(slice data) {
-    span at{};
+  place append(slice data) {
+    place at{};
     return detail::placed(mfq_append(queue_.get(), data.ptr, data.len, &at), at);
   }
-  span append(slice data, std::error_code &ec) noexcept {
-    span at{};
+  place append(slice data, std::error_code &ec) noexcept {
+    place at{};
     ec = detail::code(mfq_append(queue_.get(), data.ptr, data.len, &at));
     return at;
   }
 
   // One record out of several parts.
-  span appendv(slices parts) {
-    span at{};
+  place appendv(slices parts) {
+    place at{};
     return detail::placed(mfq_appendv(queue_.get(), parts.data(), parts.size(), &at), at);
   }
-  span appendv(slices parts, std::error_code &ec) noexcept {
-    span at{};
+  place appendv(slices parts, std::error_code &ec) noexcept {
+    place at{};
     ec = detail::code(mfq_appendv(queue_.get(), parts.data(), parts.size(), &at));
     return at;
   }
 
   // Several records, all or none. Returns the place of each.
-  std::vector<span> append_batch(slices records) {
-    std::vector<span> at = room_for(records);
+  std::vector<place> append_batch(slices records) {
+    std::vector<place> at = room_for(records);
     const mfq_status_t status = mfq_append_batch(queue_.get(), records.data(), records.size(), at.data());
-    detail::placed(status, at.empty() ? span{} : span{at.front().offset, at.back().end});
+    detail::placed(status, at.empty() ? place{} : place{at.front().offset, at.back().end});
     return at;
   }
   // Without the memory for the places it throws std::bad_alloc, and appends nothing.
-  std::vector<span> append_batch(slices records, std::error_code &ec) {
-    std::vector<span> at = room_for(records);
+  std::vector<place> append_batch(slices records, std::error_code &ec) {
+    std::vector<place> at = room_for(records);
     append_batch(records, at.data(), ec);
     if (ec && ec != errc::not_durable) at.clear();
     return at;
   }
   // `at` has room for the place of each, or is null.
-  void append_batch(slices records, span *at, std::error_code &ec) noexcept {
+  void append_batch(slices records, place *at, std::error_code &ec) noexcept {
     ec = detail::code(mfq_append_batch(queue_.get(), records.data(), records.size(), at));
   }
 
@@ -795,13 +797,15 @@ class [[nodiscard]] queue {
     return fd;
   }
 
-  void wait(which until, std::uint64_t offset, timeout within = forever) const {
-    check(mfq_wait(queue_.get(), static_cast<std::int32_t>(until), offset, within.ms()));
+  void wait(position reached, std::uint64_t offset, timeout within = forever) const {
+    check(mfq_wait(queue_.get(), static_cast<std::int32_t>(reached), offset, within.ms()));
   }
-  void wait(which until, std::uint64_t offset, timeout within, std::error_code &ec) const noexcept {
-    ec = detail::code(mfq_wait(queue_.get(), static_cast<std::int32_t>(until), offset, within.ms()));
+  void wait(position reached, std::uint64_t offset, timeout within, std::error_code &ec) const noexcept {
+    ec = detail::code(mfq_wait(queue_.get(), static_cast<std::int32_t>(reached), offset, within.ms()));
   }
-  void wait(which until, std::uint64_t offset, std::error_code &ec) const noexcept { wait(until, offset, forever, ec); }
+  void wait(position reached, std::uint64_t offset, std::error_code &ec) const noexcept {
+    wait(reached, offset, forever, ec);
+  }
 
   // -- What it is like.
 
@@ -855,8 +859,8 @@ class [[nodiscard]] queue {
   using owner = detail::owner<mfq_queue_t, mfq_close>;
 
   // More than there can be in memory is for the library to refuse.
-  static std::vector<span> room_for(slices records) {
-    return std::vector<span>(records.size() <= PTRDIFF_MAX / sizeof(slice) ? records.size() : 0);
+  static std::vector<place> room_for(slices records) {
+    return std::vector<place>(records.size() <= PTRDIFF_MAX / sizeof(slice) ? records.size() : 0);
   }
 
   template <class T>

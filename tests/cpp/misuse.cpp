@@ -167,8 +167,8 @@ void all_refuse_queue(mfq::queue &queue, errc why, const char *word) {
   FAILS(why, word, queue.flush_start, 0);
   FAILS_BARE(why, word, queue.flush_start);
   FAILS_BARE(why, word, queue.event_fd);
-  FAILS(why, word, queue.wait, mfq::which::committed, 0, milliseconds(0));
-  FAILS(why, word, queue.wait, mfq::which::committed, 0);
+  FAILS(why, word, queue.wait, mfq::position::committed, 0, milliseconds(0));
+  FAILS(why, word, queue.wait, mfq::position::committed, 0);
   FAILS_BARE(why, word, queue.offsets);
   FAILS_BARE(why, word, queue.stats);
   FAILS_BARE(why, word, queue.recovery);
@@ -200,7 +200,7 @@ void all_refuse_file(mfq::file &file, errc why, const char *word) {
 
 void objects_that_hold_nothing_and_objects_that_ended() {
   mfq::queue queue(in_work("ended"), small());
-  const mfq::span at = queue.append("a record");
+  const mfq::place at = queue.append("a record");
   mfq::reader reader = queue.reader(at.offset);
   mfq::file file = queue.get_last();
   mfq::view view = queue.view(at.offset);
@@ -249,7 +249,7 @@ void objects_that_hold_nothing_and_objects_that_ended() {
 
 void arguments_that_make_no_sense() {
   mfq::queue queue(in_work("arguments"), small());
-  const mfq::span at = queue.append("0123456789abcdef01234567");
+  const mfq::place at = queue.append("0123456789abcdef01234567");
   const mfq_offsets_t before = queue.offsets();
   using mfq::slice;
   const slice none[] = {slice(nullptr, 0)}, bad[] = {slice("x", 1), slice(nullptr, 12)};
@@ -289,8 +289,8 @@ void arguments_that_make_no_sense() {
   FAILS(errc::invalid, "", queue.reader, at.offset + 1);
   FAILS(errc::invalid, "up_to", queue.flush, std::uint64_t(INT64_MAX) + 1, milliseconds(0));
   FAILS(errc::invalid, "up_to", queue.flush_start, std::uint64_t(INT64_MAX) + 1);
-  FAILS(errc::invalid, "which is 2", queue.wait, static_cast<mfq::which>(2), 0, milliseconds(0));
-  FAILS(errc::timeout, "", queue.wait, mfq::which::committed, at.end + 1, milliseconds(1));
+  FAILS(errc::invalid, "which is 2", queue.wait, static_cast<mfq::position>(2), 0, milliseconds(0));
+  FAILS(errc::timeout, "", queue.wait, mfq::position::committed, at.end + 1, milliseconds(1));
   FAILS(errc::invalid, "offset 1", queue.truncate_after, 1);
   FAILS(errc::invalid, "offset", queue.truncate_before, UINT64_MAX);
   FAILS(errc::end, "", queue.find, UINT64_MAX);

@@ -57,7 +57,7 @@ static_assert(!std::is_convertible_v<std::vector<int>, mfq::slice> && !std::is_c
 // With a place for the error nothing is thrown.
 [[maybe_unused]] void throws_nothing(mfq::queue &q, mfq::reader &reader, mfq::claim &claim, mfq::view &view,
                                      mfq::file &file, std::error_code &ec, mfq::path path, const mfq_options_t &how,
-                                     mfq::slice bytes, mfq::slices list, mfq::timeout within, mfq::span *at,
+                                     mfq::slice bytes, mfq::slices list, mfq::timeout within, mfq::place *at,
                                      void *buffer) {
   static_assert(
       noexcept(mfq::queue(path, how, ec)) && noexcept(mfq::queue(path, ec)) && noexcept(q.close(ec)) &&
@@ -65,8 +65,8 @@ static_assert(!std::is_convertible_v<std::vector<int>, mfq::slice> && !std::is_c
       noexcept(q.claim(1, ec)) && noexcept(q.read(0, buffer, 1, ec)) && noexcept(q.view(0, ec)) &&
       noexcept(q.reader(0, ec)) && noexcept(q.flush(0, within, ec)) && noexcept(q.flush(0, ec)) &&
       noexcept(q.flush(ec)) && noexcept(q.flush_start(0, ec)) && noexcept(q.flush_start(ec)) &&
-      noexcept(q.event_fd(ec)) && noexcept(q.wait(mfq::which::flushed, 0, within, ec)) &&
-      noexcept(q.wait(mfq::which::flushed, 0, ec)) && noexcept(q.offsets(ec)) && noexcept(q.stats(ec)) &&
+      noexcept(q.event_fd(ec)) && noexcept(q.wait(mfq::position::flushed, 0, within, ec)) &&
+      noexcept(q.wait(mfq::position::flushed, 0, ec)) && noexcept(q.offsets(ec)) && noexcept(q.stats(ec)) &&
       noexcept(q.recovery(ec)) && noexcept(q.get_last(within, ec)) && noexcept(q.get_last(ec)) &&
       noexcept(q.find(0, ec)) && noexcept(q.truncate_after(0, ec)) && noexcept(q.truncate_before(0, ec)) &&
       noexcept(reader.next(within, ec)) && noexcept(reader.next(ec)) && noexcept(reader.seek(0, ec)) &&
@@ -133,17 +133,17 @@ void parts_and_batches() {
   std::vector<mfq::slice> parts;
   std::string joined;
   for (std::size_t i = 0; i < 10; i++) parts.push_back(lines[i]), joined += lines[i];
-  const mfq::span at = queue.appendv(parts);
+  const mfq::place at = queue.appendv(parts);
   CHECK(queue.view(at.offset).str() == joined);
   std::error_code ec = mfq::errc::panic;
   CHECK(queue.view(queue.appendv({lines[0], ": ", lines[1]}, ec).offset).str() == lines[0] + ": " + lines[1] && !ec);
 
-  const std::vector<mfq::span> places = queue.append_batch(parts);
+  const std::vector<mfq::place> places = queue.append_batch(parts);
   CHECK(places.size() == parts.size());
-  mfq::span noted[2];
+  mfq::place noted[2];
   queue.append_batch({lines[0], lines[1]}, noted, ec);
   CHECK(!ec);
-  const std::vector<mfq::span> told = queue.append_batch(parts, ec);
+  const std::vector<mfq::place> told = queue.append_batch(parts, ec);
   CHECK(!ec && told.size() == parts.size() && queue.view(told.back().offset).str() == lines[9]);
   for (std::size_t i = 0; i < parts.size(); i++) CHECK(queue.view(places[i].offset).str() == lines[i]);
   for (std::size_t i = 0; i < 2; i++) CHECK(queue.view(noted[i].offset).str() == lines[i]);
@@ -252,7 +252,7 @@ void what_is_moved_ends_once() {
 
 void claims_are_written_in_place() {
   mfq::queue queue(in_work("claims"), small());
-  mfq::span at;
+  mfq::place at;
   {
     mfq::claim whole = queue.claim(lines[0].size());
     std::memcpy(whole.data(), lines[0].data(), whole.size());
@@ -266,15 +266,15 @@ void claims_are_written_in_place() {
   mfq::claim part = queue.claim(80);
   const int used = std::snprintf(part.data(), part.size(), "I lie at %llu", (unsigned long long)part.offset());
   std::error_code ec = mfq::errc::panic;
-  const mfq::span second = part.commit(std::size_t(used), ec);
+  const mfq::place second = part.commit(std::size_t(used), ec);
   CHECK(!ec && queue.view(second.offset).str() == "I lie at " + std::to_string(second.offset));
   try {
     const mfq::claim given_up = queue.claim(100);
     throw std::runtime_error("the host has a problem");
   } catch (const std::runtime_error &) {
   }
-  const mfq::span third = queue.append(lines[1]);
-  queue.wait(mfq::which::committed, third.end, 10s); // nothing holds it up
+  const mfq::place third = queue.append(lines[1]);
+  queue.wait(mfq::position::committed, third.end, 10s); // nothing holds it up
   std::size_t count = 0;
   for (const mfq::record &record : queue.reader(0)) CHECK(record.size() < 80), count++;
   CHECK(count == 3);
@@ -343,12 +343,12 @@ void close_ends_a_loop_that_would_wait_for_ever() {
 
 void flushes_are_told_by_the_event_descriptor() {
   mfq::queue queue(in_work("flush"), small());
-  mfq::span at = queue.append(lines[0]);
+  mfq::place at = queue.append(lines[0]);
   queue.flush();
   CHECK(queue.offsets().flushed == at.end);
   at = queue.append(lines[1]);
   queue.flush(at.end, 10s);
-  queue.wait(mfq::which::flushed, at.end, 0s);
+  queue.wait(mfq::position::flushed, at.end, 0s);
 
   const int fd = queue.event_fd();
   std::error_code ec = mfq::errc::panic;
@@ -360,7 +360,7 @@ void flushes_are_told_by_the_event_descriptor() {
     std::uint64_t events;
     if (poll(&polled, 1, 30000) != 1 || read(fd, &events, sizeof events) != sizeof events) return CHECK(!"an event");
   }
-  queue.wait(mfq::which::flushed, at.end, 0s, ec);
+  queue.wait(mfq::position::flushed, at.end, 0s, ec);
   CHECK(!ec);
 
   const mfq::claim open = queue.claim(8);
@@ -391,10 +391,10 @@ void what_is_not_durable_in_time_tells_its_place() {
   is_there([&] { queue.appendv({"ab", "cd"}); });
   is_there([&] { queue.append_batch({"ab", "cd"}); });
   std::error_code ec;
-  mfq::span at = queue.append("z", ec);
+  mfq::place at = queue.append("z", ec);
   CHECK(ec == mfq::errc::not_durable && at.offset == next);
   next = at.end;
-  const std::vector<mfq::span> batch = queue.append_batch({"ab", "cd"}, ec);
+  const std::vector<mfq::place> batch = queue.append_batch({"ab", "cd"}, ec);
   CHECK(ec == mfq::errc::not_durable && batch.size() == 2 && batch[0].offset == next && batch[1].end > batch[0].end);
   next = claim.offset();
   is_there([&] { claim.commit(); });
@@ -504,7 +504,7 @@ void a_walker_is_any_callable() {
 
 void files_and_truncation() {
   mfq::queue queue(in_work("files"), small());
-  std::vector<mfq::span> at;
+  std::vector<mfq::place> at;
   while (queue.offsets().wrote < 4 * 65536) at.push_back(queue.append(lines[at.size() % lines.size()]));
   mfq::file first = queue.find(0), last = queue.get_last();
   CHECK(first.info().start == 0 && first.info().wrote == 65536 && last.info().start == 4 * 65536);
