@@ -6,7 +6,6 @@ mod support;
 
 use mfq::Options;
 use std::collections::BTreeMap;
-use std::env;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -14,19 +13,11 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::thread;
 use support::engine::{open, read_all};
+use support::is_there;
 
 const HEADER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/include/mfq.hpp");
 const SERVICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples-c/log_service.cpp");
 const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-pedantic", "-Werror"];
-
-fn is_there(compiler: &str) -> bool {
-    if Command::new(compiler).arg("--version").output().is_ok() {
-        return true;
-    }
-    assert_ne!(env::var("CI").as_deref(), Ok("true"), "{compiler} is not installed, and CI does not go without it");
-    eprintln!("{compiler} is not installed: not run");
-    false
-}
 
 /// Compiles the program of `cpp/` and runs it on the lines of the C header.
 fn runs(compiler: &str, options: &[&str]) {
