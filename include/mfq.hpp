@@ -2,7 +2,7 @@
  * mfq.hpp: libmfq for C++17 and later, in headers only, over the C interface.
  *
  *     mfq::queue queue("/var/lib/orders");
- *     mfq::span at = queue.append("42 apples");
+ *     mfq::place at = queue.append("42 apples");
  *     queue.flush(at.end, 1s);
  *     for (const mfq::record &record : queue.reader(at.offset)) std::cout << record.str() << '\n';
  *
@@ -15,10 +15,11 @@
  *   flush that failed, close(), release() and abort() do. Each may be ended before or after the queue it came from.
  *
  *   Errors. A call throws mfq::error, whose what() is the library's sentence and whose code() compares with mfq::errc
- *   and, where it has one, with the std::errc of the same meaning. A call whose last parameter is a std::error_code &
- *   throws nothing: it sets `ec`, or clears it, and last_error() gives the sentence. What it returns after a failure is
- *   empty, or zero, but where its comment says otherwise. In a host that is built with -fno-exceptions what would throw
- *   ends the process, as in the standard library.
+ *   and, where it has one, with the std::errc of the same meaning. Every call takes a std::error_code & behind its
+ *   other arguments as well, and throws nothing then, but where its comment says otherwise: it sets `ec`, or clears
+ *   it, and last_error() gives the sentence. What it returns after a failure is empty, or zero, but where its comment
+ *   says otherwise. In a host that is built with -fno-exceptions what would throw ends the process, as in the standard
+ *   library.
  *
  *   Threads. Any number may call a queue or a file at once, and end it while other calls run. A reader, a view and a
  *   claim are for one thread at a time, but for close() of a reader. To move, to assign or to destroy any object is for
@@ -59,6 +60,16 @@
 #include "mfq.h"
 
 static_assert(MFQ_ABI_VERSION == 1, "mfq.hpp and mfq.h are not of one version");
+
+// On what is readable only as long as its object is there: clang warns of what outlives a temporary one.
+#if defined(__has_cpp_attribute)
+#if __has_cpp_attribute(clang::lifetimebound)
+#define MFQ_LIFETIMEBOUND [[clang::lifetimebound]]
+#endif
+#endif
+#ifndef MFQ_LIFETIMEBOUND
+#define MFQ_LIFETIMEBOUND
+#endif
 
 // ---- ERRORS ----------------------------------------------------------------------------------------
 //
@@ -158,18 +169,18 @@ class error : public std::system_error {
 };
 
 // Where a record lies: [offset, end). The next one can begin at `end`.
-using span = mfq_span_t;
+using place = mfq_span_t;
 
 // Appended, but not known to be on stable storage: errc::not_durable. To append again would write twice.
 class not_durable : public error {
  public:
-  explicit not_durable(span at) : error(errc::not_durable), at_(at) {}
+  explicit not_durable(place at) : error(errc::not_durable), at_(at) {}
 
   // Where the record lies; of a batch, from its first record to its last.
-  const span &at() const noexcept { return at_; }
+  const place &at() const noexcept { return at_; }
 
  private:
-  span at_;
+  place at_;
 };
 
 namespace detail {
@@ -213,6 +224,7 @@ class path {
 struct slice : mfq_slice_t {
   slice(const void *bytes, std::size_t size) noexcept : mfq_slice_t{bytes, size} {}
 
+  slice(std::nullptr_t) = delete;
   slice(const char *text) noexcept : slice(text, std::char_traits<char>::length(text)) {}
 
   template <class T, class Byte = std::remove_pointer_t<decltype(std::declval<const T &>().data())>,
@@ -277,8 +289,8 @@ inline constexpr timeout forever = timeout::never();
 // queue::flush and queue::flush_start: all that was appended or claimed when the call began.
 inline constexpr std::uint64_t everything = UINT64_MAX;
 
-// queue::wait: until what lies below the offset can be read, or is on stable storage.
-enum class which : std::int32_t { committed = MFQ_COMMITTED, flushed = MFQ_FLUSHED };
+// queue::wait: how far the log can be read, or is on stable storage.
+enum class position : std::int32_t { committed = MFQ_COMMITTED, flushed = MFQ_FLUSHED };
 
 // The options of mfq_open, every one at its default. Set what differs: options.file_size = 1 << 20.
 struct options : mfq_options_t {
@@ -308,7 +320,7 @@ inline std::error_code code(mfq_status_t status) noexcept {
 }
 
 // The place of what was appended.
-inline span placed(mfq_status_t status, span at) {
+inline place placed(mfq_status_t status, place at) {
   if (status == MFQ_E_NOT_DURABLE) raise(not_durable(at));
   check(status);
   return at;
@@ -347,10 +359,16 @@ class owner {
 
 }  // namespace detail
 
+class view;
+
 // A record that is read in place (in RAW: a stretch of bytes). It owns nothing, as a std::string_view does: the bytes
 // are there as long as the mfq::view is that it was taken from, or until the next call on the reader that gave it.
 class record {
  public:
+  // Of a view that is gone when the record is used.
+  record(const view &&) = delete;
+  record &operator=(const view &&) = delete;
+
   const char *data() const noexcept { return reinterpret_cast<const char *>(view_.ptr); }
   std::size_t size() const noexcept { return view_.len; }
   std::string_view str() const noexcept { return {data(), size()}; }
@@ -393,6 +411,13 @@ class [[nodiscard]] view : public record {
     if (held_) mfq_view_release(&view_);
   }
 
+  // As those of a record, whose bytes may outlive it, while these may not outlive the view.
+  const char *data() const noexcept MFQ_LIFETIMEBOUND { return record::data(); }
+  std::string_view str() const noexcept MFQ_LIFETIMEBOUND { return record::str(); }
+#if __cplusplus >= 202002L
+  std::span<const std::byte> bytes() const noexcept MFQ_LIFETIMEBOUND { return record::bytes(); }
+#endif
+
   void release() { check(ended()); }
   void release(std::error_code &ec) noexcept { ec = detail::code(ended()); }
 
@@ -430,10 +455,12 @@ class [[nodiscard]] claim {
   }
 
   // Not zeroed. Null, and 0 bytes, once the claim has ended.
-  char *data() const noexcept { return reinterpret_cast<char *>(claim_.ptr); }
+  char *data() const noexcept MFQ_LIFETIMEBOUND { return reinterpret_cast<char *>(claim_.ptr); }
   std::size_t size() const noexcept { return claim_.len; }
 #if __cplusplus >= 202002L
-  std::span<std::byte> bytes() const noexcept { return {reinterpret_cast<std::byte *>(claim_.ptr), size()}; }
+  std::span<std::byte> bytes() const noexcept MFQ_LIFETIMEBOUND {
+    return {reinterpret_cast<std::byte *>(claim_.ptr), size()};
+  }
 #endif
 
   // Where the record will be.
@@ -441,17 +468,18 @@ class [[nodiscard]] claim {
 
   // Makes the first `size` bytes a record, or all of them. After errc::invalid, and in RAW others, the claim is still
   // open, which its size() tells.
-  span commit(std::size_t size) {
-    span at{};
+  place commit(std::size_t size) {
+    place at{};
     return detail::placed(ended(mfq_commit(&claim_, size, &at)), at);
   }
-  span commit() { return commit(size()); }
+  place commit() { return commit(size()); }
   // After errc::not_durable it returns the place as well.
-  span commit(std::size_t size, std::error_code &ec) noexcept {
-    span at{};
+  place commit(std::size_t size, std::error_code &ec) noexcept {
+    place at{};
     ec = detail::code(ended(mfq_commit(&claim_, size, &at)));
     return at;
   }
+  place commit(std::error_code &ec) noexcept { return commit(size(), ec); }
 
   void abort() { check(ended(mfq_abort(&claim_))); }
   void abort(std::error_code &ec) noexcept { ec = detail::code(ended(mfq_abort(&claim_))); }
@@ -532,13 +560,12 @@ class [[nodiscard]] reader {
     reference operator*() const noexcept { return *record_; }
     pointer operator->() const noexcept { return &*record_; }
     iterator &operator++() {
-      // The ends of time need no look at the clock.
-      if (deadline_ == clock::time_point::min()) {
+      if (!deadline_) {
         record_ = reader_->next();
-      } else if (deadline_ == clock::time_point::max()) {
+      } else if (*deadline_ == clock::time_point::max()) {
         record_ = reader_->next(forever);
-      } else if (const auto now = clock::now(); now < deadline_) {
-        record_ = reader_->next(deadline_ - now);
+      } else if (const auto now = clock::now(); now < *deadline_) {
+        record_ = reader_->next(*deadline_ - now);
       } else {
         record_.reset();
       }
@@ -552,10 +579,13 @@ class [[nodiscard]] reader {
     friend bool operator!=(sentinel, const iterator &at) noexcept { return at.record_.has_value(); }
 
    private:
-    iterator(reader &from, clock::time_point deadline) : reader_(&from), deadline_(deadline) { ++*this; }
+    iterator(reader &from, std::optional<clock::time_point> deadline) : reader_(&from), deadline_(deadline) {
+      ++*this;
+    }
 
     reader *reader_;
-    clock::time_point deadline_;
+    // None: what can be read now, however long that takes.
+    std::optional<clock::time_point> deadline_;
     std::optional<record> record_;
 
     friend class reader;
@@ -594,8 +624,9 @@ class [[nodiscard]] reader {
     ec = detail::code(status);
     return found;
   }
+  std::optional<record> next(std::error_code &ec) noexcept { return next(std::chrono::milliseconds(0), ec); }
 
-  iterator begin() { return {*this, clock::time_point::min()}; }
+  iterator begin() { return {*this, std::nullopt}; }
   sentinel end() noexcept { return {}; }
   range tail() & noexcept { return {*this, clock::time_point::max()}; }
   range tail_until(std::chrono::steady_clock::time_point deadline) & noexcept { return {*this, deadline}; }
@@ -636,43 +667,50 @@ class [[nodiscard]] queue {
     ec = detail::code(mfq_open(directory.c_str(), &how, &opened));
     queue_ = owner(opened);
   }
+  queue(path directory, std::error_code &ec) noexcept : queue(directory, options(), ec) {}
 
   void close() { check(queue_.end()); }
   void close(std::error_code &ec) noexcept { ec = detail::code(queue_.end()); }
 
   // -- Appending. With `ec`, the place is returned after errc::not_durable as well.
 
-  span append(slice data) {
-    span at{};
+  place append(slice data) {
+    place at{};
     return detail::placed(mfq_append(queue_.get(), data.ptr, data.len, &at), at);
   }
-  span append(slice data, std::error_code &ec) noexcept {
-    span at{};
+  place append(slice data, std::error_code &ec) noexcept {
+    place at{};
     ec = detail::code(mfq_append(queue_.get(), data.ptr, data.len, &at));
     return at;
   }
 
   // One record out of several parts.
-  span appendv(slices parts) {
-    span at{};
+  place appendv(slices parts) {
+    place at{};
     return detail::placed(mfq_appendv(queue_.get(), parts.data(), parts.size(), &at), at);
   }
-  span appendv(slices parts, std::error_code &ec) noexcept {
-    span at{};
+  place appendv(slices parts, std::error_code &ec) noexcept {
+    place at{};
     ec = detail::code(mfq_appendv(queue_.get(), parts.data(), parts.size(), &at));
     return at;
   }
 
   // Several records, all or none. Returns the place of each.
-  std::vector<span> append_batch(slices records) {
-    // More than there can be in memory is for the library to refuse.
-    std::vector<span> at(records.size() <= PTRDIFF_MAX / sizeof(slice) ? records.size() : 0);
+  std::vector<place> append_batch(slices records) {
+    std::vector<place> at = room_for(records);
     const mfq_status_t status = mfq_append_batch(queue_.get(), records.data(), records.size(), at.data());
-    detail::placed(status, at.empty() ? span{} : span{at.front().offset, at.back().end});
+    detail::placed(status, at.empty() ? place{} : place{at.front().offset, at.back().end});
+    return at;
+  }
+  // Without the memory for the places it throws std::bad_alloc, and appends nothing.
+  std::vector<place> append_batch(slices records, std::error_code &ec) {
+    std::vector<place> at = room_for(records);
+    append_batch(records, at.data(), ec);
+    if (ec && ec != errc::not_durable) at.clear();
     return at;
   }
   // `at` has room for the place of each, or is null.
-  void append_batch(slices records, span *at, std::error_code &ec) noexcept {
+  void append_batch(slices records, place *at, std::error_code &ec) noexcept {
     ec = detail::code(mfq_append_batch(queue_.get(), records.data(), records.size(), at));
   }
 
@@ -738,11 +776,14 @@ class [[nodiscard]] queue {
   void flush(std::uint64_t up_to, timeout within, std::error_code &ec) noexcept {
     ec = detail::code(mfq_flush(queue_.get(), up_to, within.ms()));
   }
+  void flush(std::uint64_t up_to, std::error_code &ec) noexcept { flush(up_to, forever, ec); }
+  void flush(std::error_code &ec) noexcept { flush(everything, ec); }
 
   void flush_start(std::uint64_t up_to = everything) { check(mfq_flush_start(queue_.get(), up_to)); }
   void flush_start(std::uint64_t up_to, std::error_code &ec) noexcept {
     ec = detail::code(mfq_flush_start(queue_.get(), up_to));
   }
+  void flush_start(std::error_code &ec) noexcept { flush_start(everything, ec); }
 
   // The queue's own, which is not to be closed. With `ec`, -1 after a failure.
   int event_fd() {
@@ -756,11 +797,14 @@ class [[nodiscard]] queue {
     return fd;
   }
 
-  void wait(which until, std::uint64_t offset, timeout within = forever) const {
-    check(mfq_wait(queue_.get(), static_cast<std::int32_t>(until), offset, within.ms()));
+  void wait(position reached, std::uint64_t offset, timeout within = forever) const {
+    check(mfq_wait(queue_.get(), static_cast<std::int32_t>(reached), offset, within.ms()));
   }
-  void wait(which until, std::uint64_t offset, timeout within, std::error_code &ec) const noexcept {
-    ec = detail::code(mfq_wait(queue_.get(), static_cast<std::int32_t>(until), offset, within.ms()));
+  void wait(position reached, std::uint64_t offset, timeout within, std::error_code &ec) const noexcept {
+    ec = detail::code(mfq_wait(queue_.get(), static_cast<std::int32_t>(reached), offset, within.ms()));
+  }
+  void wait(position reached, std::uint64_t offset, std::error_code &ec) const noexcept {
+    wait(reached, offset, forever, ec);
   }
 
   // -- What it is like.
@@ -788,6 +832,7 @@ class [[nodiscard]] queue {
     ec = detail::code(mfq_get_last(queue_.get(), within.ms(), &last));
     return file(last);
   }
+  file get_last(std::error_code &ec) noexcept { return get_last(forever, ec); }
 
   file find(std::uint64_t offset) const {
     mfq_file_t *found = nullptr;
@@ -812,6 +857,11 @@ class [[nodiscard]] queue {
 
  private:
   using owner = detail::owner<mfq_queue_t, mfq_close>;
+
+  // More than there can be in memory is for the library to refuse.
+  static std::vector<place> room_for(slices records) {
+    return std::vector<place>(records.size() <= PTRDIFF_MAX / sizeof(slice) ? records.size() : 0);
+  }
 
   template <class T>
   T told(mfq_status_t (*tell)(mfq_queue_t *, T *)) const {

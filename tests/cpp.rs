@@ -6,7 +6,6 @@ mod support;
 
 use mfq::Options;
 use std::collections::BTreeMap;
-use std::env;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -14,19 +13,11 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::thread;
 use support::engine::{open, read_all};
+use support::is_there;
 
 const HEADER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/include/mfq.hpp");
 const SERVICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples-c/log_service.cpp");
 const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-pedantic", "-Werror"];
-
-fn is_there(compiler: &str) -> bool {
-    if Command::new(compiler).arg("--version").output().is_ok() {
-        return true;
-    }
-    assert_ne!(env::var("CI").as_deref(), Ok("true"), "{compiler} is not installed, and CI does not go without it");
-    eprintln!("{compiler} is not installed: not run");
-    false
-}
 
 /// Compiles the program of `cpp/` and runs it on the lines of the C header.
 fn runs(compiler: &str, options: &[&str]) {
@@ -39,7 +30,15 @@ fn runs(compiler: &str, options: &[&str]) {
     let options = [&STRICT, options].concat();
     let program = support::compile_by(compiler, &options, &sources.each_ref().map(PathBuf::as_path), build.path());
     let input = Path::new(support::ROOT).join("include/mfq.h");
-    support::run(Command::new(program).arg(work.path()).arg(input));
+    support::run(without_the_library(&mut Command::new(program), build.path()).arg(work.path()).arg(input));
+}
+
+/// Under ThreadSanitizer only the host and `mfq.hpp` are looked at: it cannot see what the threads of a library agree on
+/// that was not compiled with it, and takes each copy in there for a race. (Its own have models of their own.)
+fn without_the_library<'a>(program: &'a mut Command, dir: &Path) -> &'a mut Command {
+    let suppressions = dir.join("suppressions");
+    fs::write(&suppressions, "called_from_lib:libmfq.so\n").expect("a file");
+    program.env("TSAN_OPTIONS", format!("suppressions={}", suppressions.display()))
 }
 
 #[test]
@@ -67,6 +66,42 @@ fn an_older_standard_is_told_so() {
     assert!(!output.status.success() && told.contains("mfq.hpp needs C++17"), "{told}");
 }
 
+/// What clang says of a function of a host with this body.
+fn warnings_of(body: &str) -> String {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let source = dir.path().join("host.cpp");
+    let code = format!("#include <mfq.hpp>\nchar host(mfq::queue &q) {{ {body} }}\n");
+    fs::write(&source, code).expect("a source file");
+    let mut clang = Command::new("clang++");
+    clang.args(["-std=c++20", "-fsyntax-only"]).args(STRICT).arg(format!("-I{}/include", support::ROOT)).arg(source);
+    String::from_utf8_lossy(&clang.output().expect("a compiler").stderr).into_owned()
+}
+
+#[test]
+fn bytes_that_outlive_their_view_or_claim_are_warned_of_and_others_are_not() {
+    if !is_there("clang++") {
+        return;
+    }
+    for dangling in [
+        "auto s = q.view(0).str(); return s[0];",
+        "const char *s = q.view(0).data(); return *s;",
+        "auto s = q.view(0).bytes(); return char(s[0]);",
+        "char *s = q.claim(8).data(); return *s;",
+        "auto s = q.claim(8).bytes(); return char(s[0]);",
+    ] {
+        let told = warnings_of(dangling);
+        assert!(told.contains("-Wdangling"), "{dangling}: {told}");
+    }
+    for fine in [
+        "return q.view(0).str()[0];",
+        "auto r = q.reader(0); auto s = r.next()->str(); return s[0];",
+        "auto text = [](mfq::record r) { return r.str(); }; auto v = q.view(0); return text(v)[0];",
+        "const mfq::record &r = q.view(0); return r.str()[0];",
+    ] {
+        assert_eq!(warnings_of(fine), "", "{fine}");
+    }
+}
+
 #[test]
 fn a_host_of_cpp17_by_gcc() {
     runs("g++", &["-std=c++17", "-O2"]); // some warnings come with it only
@@ -87,18 +122,31 @@ fn a_host_of_cpp17_by_clang_is_clean_with_sanitizers() {
     runs("clang++", &["-std=c++17", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
 }
 
-/// The host in C++, built by its own Makefile.
-static LOG_SERVICE: LazyLock<PathBuf> = LazyLock::new(|| {
-    let build = Path::new(env!("CARGO_TARGET_TMPDIR")).join("examples-cpp");
+#[test]
+fn a_host_of_cpp17_by_gcc_has_no_races() {
+    runs("g++", &["-std=c++17", "-O1", "-fsanitize=thread"]);
+}
+
+#[test]
+fn a_host_of_cpp20_by_clang_has_no_races() {
+    runs("clang++", &["-std=c++20", "-O1", "-fsanitize=thread"]);
+}
+
+static LOG_SERVICE: LazyLock<PathBuf> = LazyLock::new(|| log_service("address,undefined"));
+
+/// The host in C++, built by its own Makefile, with a sanitizer.
+fn log_service(sanitizer: &str) -> PathBuf {
+    let build = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("examples-cpp-{sanitizer}"));
     let program = build.join("log_service");
     let library = support::library_dir().join("libmfq.so");
     let mut make = Command::new("make");
     make.args(["-C", "examples-c"]).arg(&program).current_dir(support::ROOT).env("PWD", support::ROOT);
+    make.arg(format!("CXXFLAGS=-O1 -g -fsanitize={sanitizer} -fno-sanitize-recover=all"));
     support::run(
         make.arg(format!("BUILD={}", build.display())).arg(format!("LIBRARY={}", library.display())).arg("library"),
     );
     program
-});
+}
 
 /// What the service printed of one line of its input.
 struct Logged<'a> {
@@ -130,6 +178,15 @@ fn records(log: &Path) -> Vec<String> {
 
 #[test]
 fn the_service_logs_every_line_and_prints_the_log_as_it_is() {
+    logs_every_line(&LOG_SERVICE);
+}
+
+#[test]
+fn the_service_has_no_races() {
+    logs_every_line(&log_service("thread"));
+}
+
+fn logs_every_line(service: &Path) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let log = dir.path().join("log");
     let text = fs::read_to_string(HEADER).expect("the header");
@@ -137,7 +194,8 @@ fn the_service_logs_every_line_and_prints_the_log_as_it_is() {
     let mut in_log = Vec::new();
     for workers in ["1", "4"] {
         let stdin = File::open(HEADER).expect("the header");
-        let told = support::stdout(Command::new(&*LOG_SERVICE).arg(&log).arg(workers).stdin(stdin));
+        let mut command = Command::new(service);
+        let told = support::stdout(without_the_library(&mut command, dir.path()).arg(&log).arg(workers).stdin(stdin));
         let printed: Vec<&str> = told.lines().collect();
         check_order(&printed, &input);
         let mut numbers: Vec<usize> = printed.iter().map(|line| logged(line).number).collect();

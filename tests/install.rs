@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,12 @@ use support::{ROOT, is_there, library_dir, run, stdout};
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The hosts, and what each is made of.
-const HOSTS: [(&str, &[&str]); 4] = [
+const HOSTS: [(&str, &[&str]); 5] = [
     ("mfq_lines", &["mfq_lines.c", "histogram.c", "input.c", "show.c"]),
     ("claim_commit", &["claim_commit.c"]),
     ("tail", &["tail.c"]),
     ("get_last", &["get_last.c"]),
+    ("log_service", &["log_service.cpp"]),
 ];
 
 /// Installed once, for all tests that only use it.
@@ -70,8 +71,10 @@ fn pkg_config(libraries: &Path, arguments: &[&str]) -> Vec<String> {
 /// The hosts, linked with these options.
 fn build(options: &[String], into: &Path) {
     for (host, sources) in HOSTS {
-        let mut cc = Command::new("cc");
-        cc.args(["-std=c99", "-pthread"]).current_dir(Path::new(ROOT).join("examples-c"));
+        let is_cpp = sources[0].ends_with(".cpp");
+        let mut cc = Command::new(if is_cpp { "c++" } else { "cc" });
+        cc.args([if is_cpp { "-std=c++17" } else { "-std=c99" }, "-pthread"])
+            .current_dir(Path::new(ROOT).join("examples-c"));
         run(cc.args(sources).args(options).arg("-o").arg(into.join(host)));
     }
 }
@@ -101,13 +104,20 @@ fn hosts_run(dir: &Path, libraries: Option<&Path>) {
             None => assert!(!loaded.contains("libmfq"), "{loaded}"),
         }
         command.env("TMPDIR", scratch.path());
-        if host == "mfq_lines" {
-            command.args(["-t2", "-f64K"]).arg(Path::new(ROOT).join("README.md"));
-        }
+        let text = Path::new(ROOT).join("README.md");
+        match host {
+            "mfq_lines" => command.args(["-t2", "-f64K"]).arg(&text),
+            "log_service" => command.arg(scratch.path()).stdin(File::open(&text).expect("text")),
+            _ => &mut command,
+        };
         let told = stdout(&mut command);
         if host == "mfq_lines" {
             assert!(told.contains(&format!("on libmfq {VERSION}\n")), "{told}");
             assert!(told.contains(" records read back, every byte as it was appended"), "{told}");
+        }
+        if host == "log_service" {
+            let text = fs::read_to_string(text).expect("text");
+            assert_eq!(told.lines().count(), text.lines().count(), "each line is logged and printed");
         }
     }
 }

@@ -4,39 +4,69 @@ mod support;
 
 use mfq::Options;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use support::engine::{open, read_all};
+use support::{printed, readme};
+use tempfile::TempDir;
 
-fn readme() -> String {
-    fs::read_to_string(Path::new(support::ROOT).join("README.md")).expect("README.md")
+/// A place like a checkout, with the programs of the quick starts in it.
+fn checkout() -> TempDir {
+    let checkout = tempfile::tempdir().expect("a temporary directory");
+    for part in ["Makefile", "Cargo.toml", "include", "packaging"] {
+        symlink(Path::new(support::ROOT).join(part), checkout.path().join(part)).expect("a link");
+    }
+    for (heading, language, name) in [("Quick start", "c", "orders.c"), ("C++", "cpp", "orders.cpp")] {
+        fs::write(checkout.path().join(name), printed(heading, language)).expect("a source file");
+    }
+    checkout
+}
+
+/// Builds `orders` with commands of the README, and runs it.
+fn orders(checkout: &Path, commands: &str) -> String {
+    // It builds the library of this run: another one would take minutes.
+    let cargo = "cargo() { test \"$*\" = 'build --release' && mkdir -p target/release &&
+        ln -sf \"$MFQ_BUILT\" target/release/libmfq.so; }";
+    let mut shell = Command::new("sh");
+    shell.args(["-e", "-c", &format!("{cargo}\n{commands}./orders")]).current_dir(checkout);
+    support::stdout(shell.env("MFQ_BUILT", support::library_dir().join("libmfq.so")))
+}
+
+fn records(queue: &Path) -> Vec<Vec<u8>> {
+    read_all(&open(queue, &Options { read_only: true, ..Options::default() }))
 }
 
 #[test]
-fn the_quick_start_compiles_as_printed_and_appends_a_durable_record() {
-    let readme = readme();
-    let code = readme.split("```c\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of C");
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let source = dir.path().join("orders.c");
-    fs::write(&source, code).expect("a source file");
-    let program = support::compile(&source, dir.path());
-    support::run(Command::new(program).current_dir(dir.path()));
+fn the_quick_start_is_built_as_printed_and_appends_a_durable_record() {
+    let checkout = checkout();
+    orders(checkout.path(), &printed("Quick start", "sh"));
+    assert_eq!(records(&checkout.path().join("orders.mfq")), [b"42 apples"]);
+}
 
-    let options = Options { read_only: true, ..Options::default() };
-    assert_eq!(read_all(&open(&dir.path().join("orders.mfq"), &options)), [b"42 apples"]);
+#[test]
+fn the_quick_start_in_cpp_is_built_as_printed_and_prints_its_record() {
+    let checkout = checkout();
+    let commands = printed("Quick start", "sh") + &printed("C++", "sh");
+    assert_eq!(orders(checkout.path(), &commands), "42 apples\n");
+    assert_eq!(records(&checkout.path().join("orders.mfq")), [b"42 apples"]);
+}
+
+#[test]
+fn the_quick_starts_give_no_warning() {
+    let checkout = checkout();
+    support::compile(&checkout.path().join("orders.c"), checkout.path());
+    let build = tempfile::tempdir().expect("a temporary directory");
+    support::compile_by("c++", &["-std=c++17", "-pedantic"], &[&checkout.path().join("orders.cpp")], build.path());
 }
 
 #[test]
 fn the_quick_start_in_python_runs_as_printed() {
-    let readme = readme();
-    let code = readme.split("```python\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of Python");
     let Some(mut python) = support::python() else { return };
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let told = support::stdout(python.args(["-c", code]).current_dir(dir.path()));
+    let told = support::stdout(python.args(["-c", &printed("Python and dlopen", "python")]).current_dir(dir.path()));
     assert_eq!(told, "0 b'42 apples'\n32 b'7 oranges'\n");
-
-    let options = Options { read_only: true, ..Options::default() };
-    assert_eq!(read_all(&open(&dir.path().join("orders.mfq"), &options)), [b"42 apples", b"7 oranges"]);
+    assert_eq!(records(&dir.path().join("orders.mfq")), [b"42 apples", b"7 oranges"]);
 }
 
 #[test]
@@ -44,34 +74,13 @@ fn installing_works_as_printed() {
     if !support::is_there("pkg-config") {
         return;
     }
-    let readme = readme();
-    let code = readme.split("```c\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of C");
-    let section = readme.split("## Installing\n").nth(1).expect("a section");
-    let commands = section.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).expect("commands");
-    let home = tempfile::tempdir().expect("a temporary directory");
-    let checkout = tempfile::tempdir().expect("a temporary directory");
-    for part in ["Makefile", "Cargo.toml", "include", "packaging"] {
-        std::os::unix::fs::symlink(Path::new(support::ROOT).join(part), checkout.path().join(part)).expect("a link");
-    }
-    fs::write(checkout.path().join("orders.c"), code).expect("a source file");
+    let (home, checkout) = (tempfile::tempdir().expect("a temporary directory"), checkout());
     // The library of this run; without it `make` would have cargo build one.
     let mut shell = Command::new("sh");
-    shell.args(["-e", "-c", &format!("{commands}./orders")]).env("LIBRARIES", support::library_dir());
-    support::run(shell.current_dir(checkout.path()).env("HOME", home.path()));
-
-    let options = Options { read_only: true, ..Options::default() };
-    assert_eq!(read_all(&open(&checkout.path().join("orders.mfq"), &options)), [b"42 apples"]);
-}
-
-#[test]
-fn the_quick_start_in_cpp_compiles_as_printed_and_prints_its_record() {
-    let readme = readme();
-    let code = readme.split("```cpp\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of C++");
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let source = dir.path().join("orders.cpp");
-    fs::write(&source, code).expect("a source file");
-    let program = support::compile_by("c++", &["-std=c++17"], &[&source], dir.path());
-    assert_eq!(support::stdout(Command::new(program).current_dir(dir.path())), "42 apples\n");
+    shell.args(["-e", "-c", &format!("{}./orders", printed("Installing", "sh"))]);
+    shell.env("LIBRARIES", support::library_dir()).env("HOME", home.path());
+    support::run(shell.current_dir(checkout.path()));
+    assert_eq!(records(&checkout.path().join("orders.mfq")), [b"42 apples"]);
 }
 
 #[test]

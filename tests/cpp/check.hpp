@@ -3,11 +3,13 @@
 #ifndef CHECK_HPP
 #define CHECK_HPP
 
+#include <atomic>
 #include <cstdio>
 #include <mfq.hpp>
 #include <string>
 
-inline int failures = 0;
+// Other threads check as well.
+inline std::atomic<int> failures{0};
 
 // The directory to work in, of which each test takes names of its own.
 inline std::string work;

@@ -43,17 +43,17 @@ void fails(errc why, const char *word, Throwing throwing, Quiet quiet, const cha
   }
 }
 
-#define FAILS(why, word, call, ...)                                                       \
-  fails(                                                                                  \
-      why, word, [&] { static_cast<void>(call(__VA_ARGS__)); },                \
-      [&](std::error_code &ec) { static_cast<void>(call(__VA_ARGS__, ec)); },             \
+#define FAILS(why, word, call, ...)                                           \
+  fails(                                                                      \
+      why, word, [&] { static_cast<void>(call(__VA_ARGS__)); },               \
+      [&](std::error_code &ec) { static_cast<void>(call(__VA_ARGS__, ec)); }, \
       #call "(" #__VA_ARGS__ ")", __LINE__)
 
-#define FAILS_BARE(why, word, call)                                       \
-  fails(                                                                  \
-      why, word, [&] { static_cast<void>(call()); },           \
-      [&](std::error_code &ec) { static_cast<void>(call(ec)); }, #call, __LINE__)
-
+#define FAILS_BARE(why, word, call)                              \
+  fails(                                                         \
+      why, word, [&] { static_cast<void>(call()); },             \
+      [&](std::error_code &ec) { static_cast<void>(call(ec)); }, \
+      #call, __LINE__)
 
 // What no call may touch, before the queue exists.
 template <class Spoil>
@@ -113,6 +113,7 @@ void paths_that_lead_nowhere() {
   reading.flags = MFQ_OPEN_READ_ONLY;
   const char *null = nullptr;
   FAILS(errc::invalid, "path is NULL", mfq::queue, null, options);
+  FAILS(errc::invalid, "path is NULL", mfq::queue, null);
   FAILS(errc::invalid, "path", mfq::queue, "", options);
   FAILS(errc::not_found, "no/parent", mfq::queue, in_work("no/parent"), options);
   FAILS(errc::not_found, "none", mfq::queue, in_work("none"), existing);
@@ -155,21 +156,24 @@ void all_refuse_queue(mfq::queue &queue, errc why, const char *word) {
   char buffer[8];
   FAILS(why, word, queue.append, "x");
   FAILS(why, word, queue.appendv, mfq::slices({"x"}));
-  fails(
-      why, word, [&] { queue.append_batch({"x"}); },
-      [&](std::error_code &ec) { queue.append_batch({"x"}, nullptr, ec); }, "append_batch", __LINE__);
+  FAILS(why, word, queue.append_batch, mfq::slices({"x"}));
   FAILS(why, word, queue.claim, 1);
   FAILS(why, word, queue.read, 0, buffer, sizeof buffer);
   FAILS(why, word, queue.view, 0);
   FAILS(why, word, queue.reader, 0);
   FAILS(why, word, queue.flush, 0, milliseconds(0));
+  FAILS(why, word, queue.flush, 0);
+  FAILS_BARE(why, word, queue.flush);
   FAILS(why, word, queue.flush_start, 0);
+  FAILS_BARE(why, word, queue.flush_start);
   FAILS_BARE(why, word, queue.event_fd);
-  FAILS(why, word, queue.wait, mfq::which::committed, 0, milliseconds(0));
+  FAILS(why, word, queue.wait, mfq::position::committed, 0, milliseconds(0));
+  FAILS(why, word, queue.wait, mfq::position::committed, 0);
   FAILS_BARE(why, word, queue.offsets);
   FAILS_BARE(why, word, queue.stats);
   FAILS_BARE(why, word, queue.recovery);
   FAILS(why, word, queue.get_last, milliseconds(0));
+  FAILS_BARE(why, word, queue.get_last);
   FAILS(why, word, queue.find, 0);
   FAILS(why, word, queue.truncate_after, 0);
   FAILS(why, word, queue.truncate_before, 0);
@@ -177,9 +181,8 @@ void all_refuse_queue(mfq::queue &queue, errc why, const char *word) {
 }
 
 void all_refuse_reader(mfq::reader &reader, errc why, const char *word) {
-  fails(
-      why, word, [&] { reader.next(); },
-      [&](std::error_code &ec) { CHECK(!reader.next(milliseconds(0), ec)); }, "next", __LINE__);
+  FAILS(why, word, reader.next, milliseconds(0));
+  FAILS_BARE(why, word, reader.next);
   FAILS(why, word, reader.seek, 0);
   FAILS_BARE(why, word, reader.close);
   try {
@@ -197,7 +200,7 @@ void all_refuse_file(mfq::file &file, errc why, const char *word) {
 
 void objects_that_hold_nothing_and_objects_that_ended() {
   mfq::queue queue(in_work("ended"), small());
-  const mfq::span at = queue.append("a record");
+  const mfq::place at = queue.append("a record");
   mfq::reader reader = queue.reader(at.offset);
   mfq::file file = queue.get_last();
   mfq::view view = queue.view(at.offset);
@@ -215,6 +218,7 @@ void objects_that_hold_nothing_and_objects_that_ended() {
   FAILS_BARE(errc::invalid, "view", no_view.release);
   FAILS_BARE(errc::invalid, "claim", no_claim.abort);
   FAILS(errc::invalid, "claim", no_claim.commit, 0);
+  FAILS_BARE(errc::invalid, "claim", no_claim.commit);
   mfq::queue moved(std::move(queue));
   all_refuse_queue(queue, errc::invalid, "queue is NULL");
 
@@ -224,6 +228,7 @@ void objects_that_hold_nothing_and_objects_that_ended() {
   claim.commit();
   CHECK(claim.data() == nullptr && claim.size() == 0);
   FAILS(errc::closed, "", claim.commit, 0);
+  FAILS_BARE(errc::closed, "", claim.commit);
   FAILS_BARE(errc::closed, "", claim.abort);
   other.abort();
   CHECK(other.data() == nullptr && other.size() == 0);
@@ -244,7 +249,7 @@ void objects_that_hold_nothing_and_objects_that_ended() {
 
 void arguments_that_make_no_sense() {
   mfq::queue queue(in_work("arguments"), small());
-  const mfq::span at = queue.append("0123456789abcdef01234567");
+  const mfq::place at = queue.append("0123456789abcdef01234567");
   const mfq_offsets_t before = queue.offsets();
   using mfq::slice;
   const slice none[] = {slice(nullptr, 0)}, bad[] = {slice("x", 1), slice(nullptr, 12)};
@@ -265,9 +270,7 @@ void arguments_that_make_no_sense() {
         std::tuple(mfq::slices(bad, 2), errc::invalid, "[1].ptr is NULL"),
         std::tuple(mfq::slices(large, 1), errc::too_large, "records")}) {
     const mfq::slices batch = records;
-    fails(
-        why, word, [&] { queue.append_batch(batch); },
-        [&](std::error_code &ec) { queue.append_batch(batch, nullptr, ec); }, "append_batch", __LINE__);
+    FAILS(why, word, queue.append_batch, batch);
   }
   FAILS(errc::too_large, "", queue.claim, SIZE_MAX);
   FAILS(errc::too_large, "", queue.claim, 65536);
@@ -286,8 +289,8 @@ void arguments_that_make_no_sense() {
   FAILS(errc::invalid, "", queue.reader, at.offset + 1);
   FAILS(errc::invalid, "up_to", queue.flush, std::uint64_t(INT64_MAX) + 1, milliseconds(0));
   FAILS(errc::invalid, "up_to", queue.flush_start, std::uint64_t(INT64_MAX) + 1);
-  FAILS(errc::invalid, "which is 2", queue.wait, static_cast<mfq::which>(2), 0, milliseconds(0));
-  FAILS(errc::timeout, "", queue.wait, mfq::which::committed, at.end + 1, milliseconds(1));
+  FAILS(errc::invalid, "which is 2", queue.wait, static_cast<mfq::position>(2), 0, milliseconds(0));
+  FAILS(errc::timeout, "", queue.wait, mfq::position::committed, at.end + 1, milliseconds(1));
   FAILS(errc::invalid, "offset 1", queue.truncate_after, 1);
   FAILS(errc::invalid, "offset", queue.truncate_before, UINT64_MAX);
   FAILS(errc::end, "", queue.find, UINT64_MAX);

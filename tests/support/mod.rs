@@ -8,6 +8,7 @@ pub mod handles;
 pub mod records;
 
 use std::env;
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -67,12 +68,26 @@ pub fn library_dir() -> PathBuf {
 /// Whether a program that a test cannot do without is installed. Where it is not, that is told, but under CI=true it
 /// is a failure.
 pub fn is_there(program: &str) -> bool {
-    let there = Command::new(program).arg("--version").output().is_ok();
+    let path = env::var_os("PATH").unwrap_or_default();
+    let there = env::split_paths(&path).any(|dir| dir.join(program).is_file());
     if !there {
         assert_ne!(env::var("CI").as_deref(), Ok("true"), "{program} is not installed, and CI does not go without it");
         eprintln!("{program} is not installed: not run");
     }
     there
+}
+
+pub fn readme() -> String {
+    fs::read_to_string(Path::new(ROOT).join("README.md")).expect("README.md")
+}
+
+/// The first block of this language in a section of the README, as it is printed there.
+pub fn printed(heading: &str, language: &str) -> String {
+    let readme = readme();
+    let section = readme.split_once(&format!("\n## {heading}\n")).and_then(|(_, rest)| rest.split("\n## ").next());
+    let block = section.and_then(|section| section.split_once(&format!("\n```{language}\n")));
+    let code = block.and_then(|(_, rest)| rest.split("```").next());
+    code.unwrap_or_else(|| panic!("no block of {language} in the README's section {heading:?}")).to_owned()
 }
 
 /// Runs a command and shows all it said if it fails.
@@ -119,12 +134,9 @@ pub fn compile_by(compiler: &str, options: &[&str], sources: &[&Path], dir: &Pat
     program
 }
 
-/// A Python that finds `mfq.py`, and the library of this run. None, which is told, where there is no Python; CI does not
-/// go without it.
+/// A Python that finds `mfq.py`, and the library of this run. None, as [`is_there`] says, where there is no Python.
 pub fn python() -> Option<Command> {
-    if Command::new("python3").arg("--version").output().is_err() {
-        assert_ne!(env::var("CI").as_deref(), Ok("true"), "python3 is not installed, and CI does not go without it");
-        eprintln!("python3 is not installed: not run");
+    if !is_there("python3") {
         return None;
     }
     let dir = library_dir();
