@@ -31,7 +31,7 @@ static PREFIX: LazyLock<PathBuf> = LazyLock::new(|| {
 
 fn make(what: &str) -> Command {
     let mut make = Command::new("make");
-    make.args(["-s", what]).current_dir(ROOT).arg(format!("LIBRARIES={}", library_dir().display()));
+    make.args(["-s", what]).current_dir(ROOT).arg(format!("MFQ_LIBRARIES={}", library_dir().display()));
     make
 }
 
@@ -213,9 +213,13 @@ fn each_header_compiles_alone_from_where_it_was_installed() {
 
 /// A CMake project that wants this version of the package; what it found, or `None`.
 fn find_package(prefix: &Path, wanted: &str) -> Option<String> {
+    find_package_after("", prefix, wanted)
+}
+
+fn find_package_after(first: &str, prefix: &Path, wanted: &str) -> Option<String> {
     let project = tempfile::tempdir().expect("a temporary directory");
     let lists = format!(
-        "cmake_minimum_required(VERSION 3.16)\nproject(finds_mfq C)\nfind_package(mfq {wanted} REQUIRED)\n\
+        "cmake_minimum_required(VERSION 3.16)\nproject(finds_mfq C)\n{first}\nfind_package(mfq {wanted} REQUIRED)\n\
          get_target_property(shared mfq::mfq IMPORTED_LOCATION)\nget_target_property(static mfq::mfq_static IMPORTED_LOCATION)\n\
          message(STATUS \"found ${{mfq_VERSION}} ${{shared}} ${{static}}\")\n"
     );
@@ -263,14 +267,30 @@ fn cmake_takes_an_older_version_of_the_same_soname_for_wanted_and_no_other() {
     }
     let (major, minor) = (env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
     let next = |part: &str| part.parse::<u32>().expect("a number") + 1;
-    for wanted in [format!("{major}.{minor}"), format!("{major}.0"), format!("{VERSION} EXACT")] {
+    for wanted in [
+        format!("{major}.{minor}"),
+        format!("{major}.0"),
+        format!("{VERSION} EXACT"),
+        format!("{major}.0...{VERSION}"),
+        format!("{major}.0...<{major}.{minor}.99"),
+    ] {
         assert!(find_package(&PREFIX, &wanted).is_some(), "{wanted}");
     }
-    for wanted in
-        [format!("{major}.{}", next(minor)), format!("{}.0", next(major)), format!("{major}.{minor}.99 EXACT")]
-    {
+    for wanted in [
+        format!("{major}.{}", next(minor)),
+        format!("{}.0", next(major)),
+        format!("{major}.{minor}.99 EXACT"),
+        format!("{major}.0...<{VERSION}"),
+        format!("{major}.0...{major}.0.99"),
+        format!("{major}.{minor}.98...{major}.{minor}.99"),
+    ] {
         assert!(find_package(&PREFIX, &wanted).is_none(), "{wanted}");
     }
+}
+
+#[test]
+fn cmake_takes_no_library_of_another_pointer_size() {
+    assert!(find_package_after("set(CMAKE_SIZEOF_VOID_P 4)", &PREFIX, "").is_none());
 }
 
 #[test]
@@ -286,13 +306,25 @@ fn libraries_are_found_where_they_are_and_where_they_were_moved() {
         assert_eq!(pkg_config(&elsewhere, &["--libs-only-L"]), [format!("-L{}", elsewhere.display())]);
     }
     if is_there("cmake") {
+        let old = prefix.join("lib");
+        fs::create_dir(&old).and_then(|()| fs::write(old.join("libmfq.so"), "an older one")).expect("a file");
         assert_eq!(find_package(&prefix, ""), Some(found_in(&elsewhere)));
+        fs::remove_dir_all(old).expect("a directory");
         let moved = dir.path().join("moved");
         fs::rename(&prefix, &moved).and_then(|()| fs::rename(&elsewhere, moved.join("lib64"))).expect("a move");
         assert_eq!(find_package(&moved, ""), Some(found_in(&moved.join("lib64"))));
         fs::remove_dir_all(moved.join("lib64")).expect("a directory");
         assert_eq!(find_package(&moved, ""), None);
     }
+}
+
+#[test]
+fn a_plain_name_in_the_environment_does_not_keep_cargo_from_building() {
+    let target = tempfile::tempdir().expect("a temporary directory");
+    let mut make = Command::new("make");
+    make.args(["-n", "all"]).current_dir(ROOT).env("LIBRARIES", target.path()).env("CARGO_TARGET_DIR", target.path());
+    let told = stdout(&mut make);
+    assert!(told.contains("cargo rustc --release"), "{told}");
 }
 
 #[test]
@@ -303,7 +335,7 @@ fn make_names_what_it_cannot_use_and_installs_nothing() {
         ("PREFIX=usr", "PREFIX=usr: it has to be an absolute path"),
         ("LIBDIR=lib", "LIBDIR=lib: it has to be an absolute path"),
         ("PREFIX=/opt/two words", "PREFIX=/opt/two words: it has to be an absolute path without blanks"),
-        ("LIBRARIES=/no/such/place", "/no/such/place/libmfq.so"),
+        ("MFQ_LIBRARIES=/no/such/place", "/no/such/place/libmfq.so"),
     ] {
         let output = make("install").arg(&destdir).arg(wrong).output().expect("make");
         let told = String::from_utf8_lossy(&output.stderr);

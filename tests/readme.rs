@@ -56,7 +56,7 @@ fn installing_works_as_printed() {
     fs::write(checkout.path().join("orders.c"), code).expect("a source file");
     // The library of this run; without it `make` would have cargo build one.
     let mut shell = Command::new("sh");
-    shell.args(["-e", "-c", &format!("{commands}./orders")]).env("LIBRARIES", support::library_dir());
+    shell.args(["-e", "-c", &format!("{commands}./orders")]).env("MFQ_LIBRARIES", support::library_dir());
     support::run(shell.current_dir(checkout.path()).env("HOME", home.path()));
 
     let options = Options { read_only: true, ..Options::default() };
