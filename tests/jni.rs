@@ -3,19 +3,14 @@
 
 mod support;
 
-use std::env;
+use needs::needs;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-/// Where Maven builds; `None` without Maven or a JDK. Built and tested once for all tests here.
-static BUILT: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
-    if let Some(missing) = ["mvn", "javac", "cc"].into_iter().find(|tool| !is_there(tool)) {
-        assert_ne!(env::var("CI").as_deref(), Ok("true"), "{missing} is not installed, and CI does not go without it");
-        eprintln!("{missing} is not installed: not run");
-        return None;
-    }
+/// Where Maven builds. Built and tested once for all tests here.
+static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
     let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join("jni");
     let said = support::stdout(
         Command::new("mvn")
@@ -31,22 +26,18 @@ static BUILT: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
         |line: &str| ["WARNING in native", "WARNING: JNI", "FATAL ERROR"].iter().any(|is| line.contains(is));
     let warnings: Vec<_> = said.lines().filter(|line| is_warning(line)).collect();
     assert!(warnings.is_empty(), "{warnings:#?}");
-    Some(built)
+    built
 });
 
-fn is_there(tool: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|dir| dir.join(tool).is_file())
-}
-
+#[needs("mvn", "javac", "cc")]
 #[test]
 fn the_java_package_passes_its_tests_without_a_warning_of_check_jni() {
     let _ = &*BUILT;
 }
 
+#[needs("mvn", "javac", "cc")]
 #[test]
 fn the_jar_runs_by_itself_and_the_quick_start_as_printed() {
-    let Some(built) = &*BUILT else { return };
     let readme = std::fs::read_to_string(Path::new(support::ROOT).join("README.md")).expect("README.md");
     let code = readme.split("```java\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of Java");
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -55,7 +46,7 @@ fn the_jar_runs_by_itself_and_the_quick_start_as_printed() {
     let said = support::stdout(
         Command::new("java")
             .args([OsStr::new("-Xcheck:jni"), OsStr::new("-cp")])
-            .arg(built.join("mfq-0.1.0.jar"))
+            .arg(BUILT.join("mfq-0.1.0.jar"))
             .arg(source)
             .current_dir(dir.path()),
     );

@@ -3,6 +3,7 @@
 mod support;
 
 use mfq::Options;
+use needs::needs;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -26,11 +27,12 @@ fn the_quick_start_compiles_as_printed_and_appends_a_durable_record() {
     assert_eq!(read_all(&open(&dir.path().join("orders.mfq"), &options)), [b"42 apples"]);
 }
 
+#[needs("python3")]
 #[test]
 fn the_quick_start_in_python_runs_as_printed() {
     let readme = readme();
     let code = readme.split("```python\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of Python");
-    let Some(mut python) = support::python() else { return };
+    let mut python = support::python();
     let dir = tempfile::tempdir().expect("a temporary directory");
     let told = support::stdout(python.args(["-c", code]).current_dir(dir.path()));
     assert_eq!(told, "0 b'42 apples'\n32 b'7 oranges'\n");
@@ -39,11 +41,9 @@ fn the_quick_start_in_python_runs_as_printed() {
     assert_eq!(read_all(&open(&dir.path().join("orders.mfq"), &options)), [b"42 apples", b"7 oranges"]);
 }
 
+#[needs("pkg-config")]
 #[test]
 fn installing_works_as_printed() {
-    if !support::is_there("pkg-config") {
-        return;
-    }
     let readme = readme();
     let code = readme.split("```c\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of C");
     let section = readme.split("## Installing\n").nth(1).expect("a section");

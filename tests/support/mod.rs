@@ -65,17 +65,6 @@ pub fn library_dir() -> PathBuf {
     dir
 }
 
-/// Whether a program that a test cannot do without is installed. Where it is not, that is told, but under CI=true it
-/// is a failure.
-pub fn is_there(program: &str) -> bool {
-    let there = Command::new(program).arg("--version").output().is_ok();
-    if !there {
-        assert_ne!(env::var("CI").as_deref(), Ok("true"), "{program} is not installed, and CI does not go without it");
-        eprintln!("{program} is not installed: not run");
-    }
-    there
-}
-
 /// Runs a command and shows all it said if it fails.
 pub fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));
@@ -125,14 +114,8 @@ pub fn scratch_in_memory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary directory")
 }
 
-/// A Python that finds `mfq.py`, and the library of this run. None, which is told, where there is no Python; CI does not
-/// go without it.
-pub fn python() -> Option<Command> {
-    if Command::new("python3").arg("--version").output().is_err() {
-        assert_ne!(env::var("CI").as_deref(), Ok("true"), "python3 is not installed, and CI does not go without it");
-        eprintln!("python3 is not installed: not run");
-        return None;
-    }
+/// A Python that finds `mfq.py`, and the library of this run.
+pub fn python() -> Command {
     let dir = library_dir();
     // The soname is what mfq.py looks for, and cargo does not make that name.
     if let Err(error) = std::os::unix::fs::symlink("libmfq.so", dir.join("libmfq.so.0")) {
@@ -141,5 +124,5 @@ pub fn python() -> Option<Command> {
     let mut python = Command::new("python3");
     python.env("LD_LIBRARY_PATH", dir).env("PYTHONPATH", format!("{ROOT}/examples-c/python"));
     python.env("PYTHONDONTWRITEBYTECODE", "1");
-    Some(python)
+    python
 }
