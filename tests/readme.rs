@@ -74,6 +74,48 @@ fn the_quick_start_in_cpp_compiles_as_printed_and_prints_its_record() {
     assert_eq!(support::stdout(Command::new(program).current_dir(dir.path())), "42 apples\n");
 }
 
+#[needs("python3")]
+#[test]
+fn the_quick_starts_in_c_cpp_and_python_share_a_queue() {
+    let readme = readme();
+    let block = |language: &str| {
+        let block = readme.split(&format!("```{language}\n")).nth(1).and_then(|rest| rest.split("```").next());
+        block.unwrap_or_else(|| panic!("a block of {language}"))
+    };
+    let work = tempfile::tempdir().expect("a temporary directory");
+    for (compiler, language, standard) in [("cc", "c", "-std=c99"), ("c++", "cpp", "-std=c++17")] {
+        let build = tempfile::tempdir().expect("a temporary directory");
+        let source = build.path().join("orders").with_extension(language);
+        fs::write(&source, block(language)).expect("a source file");
+        let program = support::compile_by(compiler, &[standard], &[&source], build.path());
+        support::run(Command::new(program).current_dir(work.path()));
+    }
+    support::run(support::python().args(["-c", block("python")]).current_dir(work.path()));
+
+    let options = Options { read_only: true, ..Options::default() };
+    let records = read_all(&open(&work.path().join("orders.mfq"), &options));
+    assert_eq!(records, [&b"42 apples"[..], b"42 apples", b"42 apples", b"7 oranges"]);
+}
+
+#[test]
+fn a_host_that_loads_the_library_itself_does_it_as_printed() {
+    let readme = readme();
+    let section = readme.split("## Python and dlopen\n").nth(1).expect("a section");
+    let code = section.split("```c\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of C");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (source, program) = (dir.path().join("loads.c"), dir.path().join("loads"));
+    fs::write(&source, code).expect("a source file");
+    let mut cc = Command::new("cc");
+    cc.args(["-Wall", "-Wextra", "-Werror"]).arg(format!("-I{}/include", support::ROOT)).arg(source);
+    support::run(cc.arg("-o").arg(&program).arg("-ldl"));
+    let library = support::library_dir().join("libmfq.so");
+    std::os::unix::fs::symlink(library, dir.path().join("libmfq.so.0")).expect("a link");
+    support::run(Command::new(program).current_dir(dir.path()).env("LD_LIBRARY_PATH", dir.path()));
+
+    let options = Options { read_only: true, ..Options::default() };
+    assert_eq!(read_all(&open(&dir.path().join("orders.mfq"), &options)), [b"42 apples"]);
+}
+
 #[test]
 fn ci_runs_the_commands_that_the_readme_gives() {
     let ci = fs::read_to_string(Path::new(support::ROOT).join(".ci/run")).expect(".ci/run");
