@@ -14,6 +14,7 @@ import unittest
 import warnings
 from itertools import islice
 from pathlib import Path
+from unittest import mock
 
 import mfq
 
@@ -237,6 +238,20 @@ class Memory(Case):
             self.assertEqual(len(spans) + len(failed), 3)
             self.assertTrue(len(spans) <= 1 and {mfq.E_CLOSED, mfq.E_INVALID}.issuperset(failed), failed)
 
+    def test_a_commit_in_the_middle_of_another_one_has_nothing_to_commit(self):
+        claim, memmove = self.open().claim(8), mfq.ctypes.memmove
+
+        def interrupted(*arguments):
+            mfq.ctypes.memmove = memmove
+            self.fails(mfq.E_CLOSED, "claim", claim.commit)
+            self.fails(mfq.E_CLOSED, "claim", claim.abort)
+            memmove(*arguments)
+
+        claim.data[:] = b"complete"
+        with mock.patch.object(mfq.ctypes, "memmove", interrupted):
+            at = claim.commit()
+        self.assertEqual(claim._queue.read(at.offset).data, b"complete")
+
     def test_a_claim_outlives_its_queue_and_is_no_record_then(self):
         queue = self.open()
         claim, forgotten = queue.claim(8), queue.claim(8)
@@ -402,12 +417,16 @@ class Ends(Case):
         queue.append(b"the parent's")
         reader, other, claim = queue.reader(queue.offsets().committed), queue.reader(), queue.claim(8)
         threads, came_out = self.waiting((reader.next, None))
+        end, other_end = os.pipe()
+        self.addCleanup(os.close, end)
+        self.addCleanup(os.close, other_end)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of a fork beside threads
             child = os.fork()
         if child == 0:
             try:
                 signal.alarm(LONG)  # what hangs is ended
+                os.read(end, 1)
                 claim.data[:] = b"child's!"
                 for call, *arguments in (
                     (queue.append, b"the child's"), (mfq.Queue, self.path), (reader.next, LONG), (reader.seek, 0),
@@ -419,10 +438,11 @@ class Ends(Case):
                 traceback.print_exc()
             finally:
                 os._exit(1)
-        self.assertEqual(os.waitpid(child, 0)[1], 0)
         claim.data[:] = b"parent's"
         claim.commit()
         self.come_out(threads)
+        os.write(other_end, b".")
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
         self.assertEqual([record.data for record in came_out], [b"parent's"])
         self.assertEqual([record.data for record in queue.reader()], [b"the parent's", b"parent's"])
 
