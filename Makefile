@@ -7,7 +7,7 @@
 #   PREFIX=DIR     where it will be used from: /usr/local
 #   LIBDIR=DIR     where its libraries will be: PREFIX/lib
 #   DESTDIR=DIR    goes before both, for what is packed here and unpacked elsewhere
-#   LIBRARIES=DIR  where a libmfq.so and a libmfq.a are already; without it cargo builds them
+#   MFQ_LIBRARIES=DIR     where a libmfq.so and a libmfq.a are already; without it cargo builds them
 #   CARGO_TARGET_DIR=DIR  where cargo builds them
 
 PREFIX ?= /usr/local
@@ -30,7 +30,7 @@ CMAKE := $(DESTDIR)$(PREFIX)/share/cmake/mfq
 
 .PHONY: all install uninstall
 
-ifdef LIBRARIES
+ifdef MFQ_LIBRARIES
 
 all:
 
@@ -39,29 +39,29 @@ else
 # Not where `cargo build` puts its libmfq.so, which is another one: beside the rlib that the tests link, cargo does not
 # optimise across crates. (The static library was 38 MB so, and is 16 MB.)
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)/install
-LIBRARIES := $(TARGET_DIR)/release
+MFQ_LIBRARIES := $(TARGET_DIR)/release
 
-all: $(LIBRARIES)/libmfq.so $(LIBRARIES)/libmfq.a
+all: $(MFQ_LIBRARIES)/libmfq.so $(MFQ_LIBRARIES)/libmfq.a
 
 # As files, so that `sudo make install` behind `make` does not run cargo as root.
-$(LIBRARIES)/libmfq.so: Cargo.toml Cargo.lock build.rs cbindgen.toml $(shell find src -name '*.rs')
+$(MFQ_LIBRARIES)/libmfq.so: Cargo.toml Cargo.lock build.rs cbindgen.toml $(shell find src -name '*.rs')
 	cargo rustc --release --lib --crate-type cdylib,staticlib --target-dir $(TARGET_DIR)
 
-$(LIBRARIES)/libmfq.a: $(LIBRARIES)/libmfq.so ;
+$(MFQ_LIBRARIES)/libmfq.a: $(MFQ_LIBRARIES)/libmfq.so ;
 
 endif
 
-install: $(LIBRARIES)/libmfq.so $(LIBRARIES)/libmfq.a
+install: $(MFQ_LIBRARIES)/libmfq.so $(MFQ_LIBRARIES)/libmfq.a
 	install -d "$(INCLUDE)" "$(LIB)/pkgconfig" "$(CMAKE)"
 	install -m 644 $(HEADERS) "$(INCLUDE)"
-	install -m 644 $(LIBRARIES)/libmfq.a "$(LIB)"
-	install -m 755 $(LIBRARIES)/libmfq.so "$(LIB)/libmfq.so.$(VERSION)"
+	install -m 644 $(MFQ_LIBRARIES)/libmfq.a "$(LIB)"
+	install -m 755 $(MFQ_LIBRARIES)/libmfq.so "$(LIB)/libmfq.so.$(VERSION)"
 	ln -sf libmfq.so.$(VERSION) "$(LIB)/libmfq.so.$(SOVERSION)"
 	ln -sf libmfq.so.$(VERSION) "$(LIB)/libmfq.so"
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|' \
 	    -e 's|@VERSION@|$(VERSION)|' -e 's|@DESCRIPTION@|$(call said,description)|' \
 	    packaging/mfq.pc.in >"$(LIB)/pkgconfig/mfq.pc"
-	sed 's|@LIBDIR@|$(LIBDIR)|' packaging/mfq-config.cmake >"$(CMAKE)/mfq-config.cmake"
+	sed 's|@LIBDIR@|$(patsubst $(PREFIX)/%,%,$(LIBDIR))|' packaging/mfq-config.cmake >"$(CMAKE)/mfq-config.cmake"
 	chmod 644 "$(LIB)/pkgconfig/mfq.pc" "$(CMAKE)/mfq-config.cmake"
 	install -m 644 packaging/mfq-config-version.cmake "$(CMAKE)"
 

@@ -11,7 +11,7 @@ fn main() {
     println!("cargo:rerun-if-changed=cbindgen.toml");
     generate_header();
     // rustc's own version script already hides everything but the `no_mangle` functions.
-    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libmfq.so.0");
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libmfq.so.{}", part("CARGO_PKG_VERSION_MAJOR"));
     // With a thread and thread-locals inside, an unloaded library is a crash at some later thread's exit.
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
 }
@@ -36,7 +36,6 @@ fn generate_header() {
 
 /// From `Cargo.toml`, so that there is one place to change them.
 fn version_macros() -> String {
-    let part = |name: &str| env::var(name).unwrap_or_else(|_| panic!("cargo does not set {name}"));
     format!(
         "\n// The version of this header; mfq_version() answers the library's.\n\
          #define MFQ_VERSION \"{}\"\n\
@@ -48,4 +47,8 @@ fn version_macros() -> String {
         part("CARGO_PKG_VERSION_MINOR"),
         part("CARGO_PKG_VERSION_PATCH"),
     )
+}
+
+fn part(name: &str) -> String {
+    env::var(name).unwrap_or_else(|_| panic!("cargo does not set {name}"))
 }

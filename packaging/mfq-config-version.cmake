@@ -1,12 +1,24 @@
-# The header says which version this is. Versions with the same first number share a soname, and are compatible.
+# The header says which version this is. Versions with the same first number share a soname, and are compatible: what
+# CMake calls SameMajorVersion.
 
 file(STRINGS "${CMAKE_CURRENT_LIST_DIR}/../../../include/mfq.h" _mfq_macro REGEX "^#define MFQ_VERSION \"")
 string(REGEX REPLACE "^.*\"(.*)\"$" "\\1" PACKAGE_VERSION "${_mfq_macro}")
 
+# Of a range PACKAGE_FIND_VERSION is the lower end.
 if(PACKAGE_VERSION VERSION_EQUAL PACKAGE_FIND_VERSION)
   set(PACKAGE_VERSION_EXACT TRUE)
 endif()
 string(REGEX MATCH "^[0-9]+" _mfq_major "${PACKAGE_VERSION}")
 if(PACKAGE_FIND_VERSION_MAJOR STREQUAL _mfq_major AND NOT PACKAGE_FIND_VERSION VERSION_GREATER PACKAGE_VERSION)
   set(PACKAGE_VERSION_COMPATIBLE TRUE)
+endif()
+if(PACKAGE_FIND_VERSION_RANGE AND (PACKAGE_VERSION VERSION_GREATER PACKAGE_FIND_VERSION_MAX OR
+    (PACKAGE_FIND_VERSION_RANGE_MAX STREQUAL "EXCLUDE" AND PACKAGE_VERSION VERSION_EQUAL PACKAGE_FIND_VERSION_MAX)))
+  set(PACKAGE_VERSION_COMPATIBLE FALSE)
+endif()
+
+# Unknown in a project without a compiler.
+if(CMAKE_SIZEOF_VOID_P AND NOT CMAKE_SIZEOF_VOID_P EQUAL 8)
+  string(APPEND PACKAGE_VERSION " (64bit)")
+  set(PACKAGE_VERSION_UNSUITABLE TRUE)
 endif()

@@ -6,8 +6,9 @@ endif()
 
 get_filename_component(_mfq_prefix "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)
 
-# Found from here, so that the tree can be moved; or where `make install` was told to put them, which it writes here.
-foreach(_mfq_candidate lib/${CMAKE_LIBRARY_ARCHITECTURE} lib64 lib "@LIBDIR@")
+# Where `make install` was told to put them, which it writes here, from the prefix on if they lie in it; or, once the tree
+# was moved, where else they lie in it.
+foreach(_mfq_candidate "@LIBDIR@" lib/${CMAKE_LIBRARY_ARCHITECTURE} lib64 lib)
   get_filename_component(_mfq_libdir "${_mfq_candidate}" ABSOLUTE BASE_DIR "${_mfq_prefix}")
   if(EXISTS "${_mfq_libdir}/libmfq.so")
     break()
@@ -16,7 +17,7 @@ endforeach()
 
 if(NOT EXISTS "${_mfq_libdir}/libmfq.so")
   set(mfq_FOUND FALSE)
-  set(mfq_NOT_FOUND_MESSAGE "there is no libmfq.so in ${_mfq_prefix}/lib nor in ${_mfq_libdir}")
+  set(mfq_NOT_FOUND_MESSAGE "there is no libmfq.so in lib64 or lib of ${_mfq_prefix}, nor where it was installed")
   return()
 endif()
 

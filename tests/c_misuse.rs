@@ -3,6 +3,7 @@
 
 mod support;
 
+use needs::needs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -18,11 +19,9 @@ fn c_misuse_is_told_apart_and_harms_nothing() {
     support::run(Command::new(program).arg(work.path()));
 }
 
+#[needs("valgrind")]
 #[test]
 fn c_misuse_is_clean_under_valgrind() {
-    if !support::is_there("valgrind") {
-        return;
-    }
     let build = tempfile::tempdir().expect("a temporary directory");
     let work = tempfile::tempdir().expect("a temporary directory");
     let program = support::compile(&source(), build.path());

@@ -1,10 +1,10 @@
 //! `include/mfq.hpp` compiles without a warning as what it says, with the compilers that hosts have, and does what it says
-//! on real lines, under the compilers' sanitizers too; so does the host in C++. (CI has clang; elsewhere what needs it is
-//! told and not run.)
+//! on real lines, under the compilers' sanitizers too; so does the host in C++.
 
 mod support;
 
 use mfq::Options;
+use needs::needs;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,7 +13,6 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::thread;
 use support::engine::{open, read_all};
-use support::is_there;
 
 const HEADER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/include/mfq.hpp");
 const SERVICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples-c/log_service.cpp");
@@ -21,9 +20,6 @@ const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-pedantic", "-Werror"];
 
 /// Compiles the program of `cpp/` and runs it on the lines of the C header.
 fn runs(compiler: &str, options: &[&str]) {
-    if !is_there(compiler) {
-        return;
-    }
     let build = tempfile::tempdir().expect("a temporary directory");
     let work = tempfile::tempdir().expect("a temporary directory");
     let sources = ["use.cpp", "misuse.cpp"].map(|name| Path::new(support::ROOT).join("tests/cpp").join(name));
@@ -41,11 +37,12 @@ fn without_the_library<'a>(program: &'a mut Command, dir: &Path) -> &'a mut Comm
     program.env("TSAN_OPTIONS", format!("suppressions={}", suppressions.display()))
 }
 
+#[needs("g++", "clang++")]
 #[test]
 fn the_header_compiles_alone_and_in_strict_hosts() {
     // What some hosts add to STRICT.
     let stricter = ["-Wshadow", "-Wconversion", "-Wsign-conversion", "-Wold-style-cast", "-fsyntax-only"];
-    for compiler in ["g++", "clang++"].into_iter().filter(|compiler| is_there(compiler)) {
+    for compiler in ["g++", "clang++"] {
         for standard in ["-std=c++17", "-std=c++20"] {
             for source in [HEADER, SERVICE] {
                 let mut command = Command::new(compiler);
@@ -77,11 +74,9 @@ fn warnings_of(body: &str) -> String {
     String::from_utf8_lossy(&clang.output().expect("a compiler").stderr).into_owned()
 }
 
+#[needs("clang++")]
 #[test]
 fn bytes_that_outlive_their_view_or_claim_are_warned_of_and_others_are_not() {
-    if !is_there("clang++") {
-        return;
-    }
     for dangling in [
         "auto s = q.view(0).str(); return s[0];",
         "const char *s = q.view(0).data(); return *s;",
@@ -102,21 +97,25 @@ fn bytes_that_outlive_their_view_or_claim_are_warned_of_and_others_are_not() {
     }
 }
 
+#[needs("g++")]
 #[test]
 fn a_host_of_cpp17_by_gcc() {
     runs("g++", &["-std=c++17", "-O2"]); // some warnings come with it only
 }
 
+#[needs("clang++")]
 #[test]
 fn a_host_of_cpp20_by_clang() {
     runs("clang++", &["-std=c++20"]);
 }
 
+#[needs("g++")]
 #[test]
 fn a_host_of_cpp20_by_gcc_is_clean_with_sanitizers() {
     runs("g++", &["-std=c++20", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
 }
 
+#[needs("clang++")]
 #[test]
 fn a_host_of_cpp17_by_clang_is_clean_with_sanitizers() {
     runs("clang++", &["-std=c++17", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);

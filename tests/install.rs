@@ -3,13 +3,14 @@
 
 mod support;
 
+use needs::needs;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
-use support::{ROOT, is_there, library_dir, run, stdout};
+use support::{ROOT, library_dir, run, stdout};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -32,7 +33,7 @@ static PREFIX: LazyLock<PathBuf> = LazyLock::new(|| {
 
 fn make(what: &str) -> Command {
     let mut make = Command::new("make");
-    make.args(["-s", what]).current_dir(ROOT).arg(format!("LIBRARIES={}", library_dir().display()));
+    make.args(["-s", what]).current_dir(ROOT).arg(format!("MFQ_LIBRARIES={}", library_dir().display()));
     make
 }
 
@@ -152,22 +153,18 @@ fn the_tree_is_what_a_packager_expects_and_uninstalling_leaves_no_file() {
     assert_eq!(tree(&stage), Vec::<String>::new());
 }
 
+#[needs("pkg-config")]
 #[test]
 fn hosts_are_built_with_pkg_config() {
-    if !is_there("pkg-config") {
-        return;
-    }
     let build_dir = tempfile::tempdir().expect("a temporary directory");
     let libraries = PREFIX.join("lib");
     build(&pkg_config(&libraries, &["--cflags", "--libs"]), build_dir.path());
     hosts_run(build_dir.path(), Some(&libraries));
 }
 
+#[needs("pkg-config")]
 #[test]
 fn hosts_are_built_with_pkg_config_as_programs_without_any_library() {
-    if !is_there("pkg-config") {
-        return;
-    }
     let build_dir = tempfile::tempdir().expect("a temporary directory");
     let mut options = pkg_config(&PREFIX.join("lib"), &["--static", "--cflags", "--libs"]);
     options.push("-static".to_owned());
@@ -175,21 +172,17 @@ fn hosts_are_built_with_pkg_config_as_programs_without_any_library() {
     hosts_run(build_dir.path(), None);
 }
 
+#[needs("cmake")]
 #[test]
 fn hosts_are_built_with_cmake() {
-    if !is_there("cmake") {
-        return;
-    }
     let build_dir = tempfile::tempdir().expect("a temporary directory");
     build_with_cmake(&[], build_dir.path());
     hosts_run(build_dir.path(), Some(&PREFIX.join("lib")));
 }
 
+#[needs("cmake")]
 #[test]
 fn hosts_are_built_with_cmake_and_the_static_library() {
-    if !is_there("cmake") {
-        return;
-    }
     let build_dir = tempfile::tempdir().expect("a temporary directory");
     build_with_cmake(&["-DMFQ=mfq::mfq_static".to_owned()], build_dir.path());
     hosts_run(build_dir.path(), None);
@@ -223,9 +216,13 @@ fn each_header_compiles_alone_from_where_it_was_installed() {
 
 /// A CMake project that wants this version of the package; what it found, or `None`.
 fn find_package(prefix: &Path, wanted: &str) -> Option<String> {
+    find_package_after("", prefix, wanted)
+}
+
+fn find_package_after(first: &str, prefix: &Path, wanted: &str) -> Option<String> {
     let project = tempfile::tempdir().expect("a temporary directory");
     let lists = format!(
-        "cmake_minimum_required(VERSION 3.16)\nproject(finds_mfq C)\nfind_package(mfq {wanted} REQUIRED)\n\
+        "cmake_minimum_required(VERSION 3.16)\nproject(finds_mfq C)\n{first}\nfind_package(mfq {wanted} REQUIRED)\n\
          get_target_property(shared mfq::mfq IMPORTED_LOCATION)\nget_target_property(static mfq::mfq_static IMPORTED_LOCATION)\n\
          message(STATUS \"found ${{mfq_VERSION}} ${{shared}} ${{static}}\")\n"
     );
@@ -242,6 +239,7 @@ fn find_package(prefix: &Path, wanted: &str) -> Option<String> {
     found
 }
 
+#[needs("pkg-config", "cmake")]
 #[test]
 fn all_that_tells_the_version_agrees() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -257,32 +255,44 @@ fn all_that_tells_the_version_agrees() {
     let told = stdout(Command::new(program).env("LD_LIBRARY_PATH", &libraries));
     assert_eq!(told, format!("{VERSION} {VERSION} {VERSION}"));
     assert!(libraries.join(format!("libmfq.so.{VERSION}")).is_file());
-    if is_there("pkg-config") {
-        assert_eq!(pkg_config(&libraries, &["--modversion"]), [VERSION]);
-    }
-    if is_there("cmake") {
-        let found = find_package(&PREFIX, "").expect("the package");
-        assert!(found.starts_with(&format!("{VERSION} ")), "{found}");
-    }
+    assert_eq!(pkg_config(&libraries, &["--modversion"]), [VERSION]);
+    let found = find_package(&PREFIX, "").expect("the package");
+    assert!(found.starts_with(&format!("{VERSION} ")), "{found}");
 }
 
+#[needs("cmake")]
 #[test]
 fn cmake_takes_an_older_version_of_the_same_soname_for_wanted_and_no_other() {
-    if !is_there("cmake") {
-        return;
-    }
     let (major, minor) = (env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
     let next = |part: &str| part.parse::<u32>().expect("a number") + 1;
-    for wanted in [format!("{major}.{minor}"), format!("{major}.0"), format!("{VERSION} EXACT")] {
+    for wanted in [
+        format!("{major}.{minor}"),
+        format!("{major}.0"),
+        format!("{VERSION} EXACT"),
+        format!("{major}.0...{VERSION}"),
+        format!("{major}.0...<{major}.{minor}.99"),
+    ] {
         assert!(find_package(&PREFIX, &wanted).is_some(), "{wanted}");
     }
-    for wanted in
-        [format!("{major}.{}", next(minor)), format!("{}.0", next(major)), format!("{major}.{minor}.99 EXACT")]
-    {
+    for wanted in [
+        format!("{major}.{}", next(minor)),
+        format!("{}.0", next(major)),
+        format!("{major}.{minor}.99 EXACT"),
+        format!("{major}.0...<{VERSION}"),
+        format!("{major}.0...{major}.0.99"),
+        format!("{major}.{minor}.98...{major}.{minor}.99"),
+    ] {
         assert!(find_package(&PREFIX, &wanted).is_none(), "{wanted}");
     }
 }
 
+#[needs("cmake")]
+#[test]
+fn cmake_takes_no_library_of_another_pointer_size() {
+    assert!(find_package_after("set(CMAKE_SIZEOF_VOID_P 4)", &PREFIX, "").is_none());
+}
+
+#[needs("pkg-config", "cmake")]
 #[test]
 fn libraries_are_found_where_they_are_and_where_they_were_moved() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -292,17 +302,25 @@ fn libraries_are_found_where_they_are_and_where_they_were_moved() {
         let libraries = libraries.display();
         format!("{VERSION} {libraries}/libmfq.so {libraries}/libmfq.a")
     };
-    if is_there("pkg-config") {
-        assert_eq!(pkg_config(&elsewhere, &["--libs-only-L"]), [format!("-L{}", elsewhere.display())]);
-    }
-    if is_there("cmake") {
-        assert_eq!(find_package(&prefix, ""), Some(found_in(&elsewhere)));
-        let moved = dir.path().join("moved");
-        fs::rename(&prefix, &moved).and_then(|()| fs::rename(&elsewhere, moved.join("lib64"))).expect("a move");
-        assert_eq!(find_package(&moved, ""), Some(found_in(&moved.join("lib64"))));
-        fs::remove_dir_all(moved.join("lib64")).expect("a directory");
-        assert_eq!(find_package(&moved, ""), None);
-    }
+    assert_eq!(pkg_config(&elsewhere, &["--libs-only-L"]), [format!("-L{}", elsewhere.display())]);
+    let old = prefix.join("lib");
+    fs::create_dir(&old).and_then(|()| fs::write(old.join("libmfq.so"), "an older one")).expect("a file");
+    assert_eq!(find_package(&prefix, ""), Some(found_in(&elsewhere)));
+    fs::remove_dir_all(old).expect("a directory");
+    let moved = dir.path().join("moved");
+    fs::rename(&prefix, &moved).and_then(|()| fs::rename(&elsewhere, moved.join("lib64"))).expect("a move");
+    assert_eq!(find_package(&moved, ""), Some(found_in(&moved.join("lib64"))));
+    fs::remove_dir_all(moved.join("lib64")).expect("a directory");
+    assert_eq!(find_package(&moved, ""), None);
+}
+
+#[test]
+fn a_plain_name_in_the_environment_does_not_keep_cargo_from_building() {
+    let target = tempfile::tempdir().expect("a temporary directory");
+    let mut make = Command::new("make");
+    make.args(["-n", "all"]).current_dir(ROOT).env("LIBRARIES", target.path()).env("CARGO_TARGET_DIR", target.path());
+    let told = stdout(&mut make);
+    assert!(told.contains("cargo rustc --release"), "{told}");
 }
 
 #[test]
@@ -313,7 +331,7 @@ fn make_names_what_it_cannot_use_and_installs_nothing() {
         ("PREFIX=usr", "PREFIX=usr: it has to be an absolute path"),
         ("LIBDIR=lib", "LIBDIR=lib: it has to be an absolute path"),
         ("PREFIX=/opt/two words", "PREFIX=/opt/two words: it has to be an absolute path without blanks"),
-        ("LIBRARIES=/no/such/place", "/no/such/place/libmfq.so"),
+        ("MFQ_LIBRARIES=/no/such/place", "/no/such/place/libmfq.so"),
     ] {
         let output = make("install").arg(&destdir).arg(wrong).output().expect("make");
         let told = String::from_utf8_lossy(&output.stderr);

@@ -3,16 +3,14 @@
 
 mod support;
 
+use needs::needs;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-/// Where Maven builds; `None` without Maven or a JDK. Built and tested once for all tests here.
-static BUILT: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
-    if !["mvn", "javac", "cc"].into_iter().all(support::is_there) {
-        return None;
-    }
+/// Where Maven builds. Built and tested once for all tests here.
+static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
     let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join("jni");
     let said = support::stdout(
         Command::new("mvn")
@@ -28,24 +26,25 @@ static BUILT: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
         |line: &str| ["WARNING in native", "WARNING: JNI", "FATAL ERROR"].iter().any(|is| line.contains(is));
     let warnings: Vec<_> = said.lines().filter(|line| is_warning(line)).collect();
     assert!(warnings.is_empty(), "{warnings:#?}");
-    Some(built)
+    built
 });
 
+#[needs("mvn", "javac", "cc")]
 #[test]
 fn the_java_package_passes_its_tests_without_a_warning_of_check_jni() {
     let _ = &*BUILT;
 }
 
+#[needs("mvn", "javac", "cc")]
 #[test]
 fn the_jar_runs_by_itself_and_the_quick_start_as_printed() {
-    let Some(built) = &*BUILT else { return };
     let dir = tempfile::tempdir().expect("a temporary directory");
     let source = dir.path().join("Orders.java");
     std::fs::write(&source, support::printed("Java", "java")).expect("a source file");
     let said = support::stdout(
         Command::new("java")
             .args([OsStr::new("-Xcheck:jni"), OsStr::new("-cp")])
-            .arg(built.join("mfq-0.1.0.jar"))
+            .arg(BUILT.join("mfq-0.1.0.jar"))
             .arg(source)
             .current_dir(dir.path()),
     );

@@ -2,6 +2,7 @@
 
 mod support;
 
+use needs::needs;
 use std::path::Path;
 use std::process::Command;
 
@@ -9,9 +10,10 @@ fn script(name: &str) -> String {
     format!("{}/tests/python/{name}", support::ROOT)
 }
 
+#[needs("python3")]
 #[test]
 fn python_programs_get_what_they_rely_on() {
-    let Some(mut python) = support::python() else { return };
+    let mut python = support::python();
     let told = support::run(python.args(["-X", "dev", "-W", "error"]).arg(script("test_mfq.py")));
     let told = String::from_utf8_lossy(&told.stderr);
     // What goes wrong in another thread or in a finalizer is told, and fails nothing.
@@ -19,9 +21,10 @@ fn python_programs_get_what_they_rely_on() {
     println!("{told}");
 }
 
+#[needs("python3")]
 #[test]
 fn constants_and_structures_are_those_of_the_header() {
-    let Some(mut python) = support::python() else { return };
+    let mut python = support::python();
     let dir = tempfile::tempdir().expect("a temporary directory");
     let program = dir.path().join("layout.c");
     let header = Path::new(support::ROOT).join("include/mfq.h");
@@ -32,18 +35,20 @@ fn constants_and_structures_are_those_of_the_header() {
     support::run(Command::new("cc").args(["-std=c11", "-fsyntax-only", &include]).arg(program));
 }
 
+#[needs("python3")]
 #[test]
 fn unloading_below_python_harms_no_thread_that_ends_later() {
-    let Some(mut python) = support::python() else { return };
+    let mut python = support::python();
     let work = support::engine::scratch_in_memory();
     python.arg(script("unload.py")).arg(work.path().join("queue")).arg("1000").args(support::EXPORTED);
     assert_eq!(support::stdout(&mut python), format!("1000 cycles, {} functions\n", support::EXPORTED.len()));
 }
 
+#[needs("python3")]
 #[test]
 fn the_example_brings_the_lines_of_a_file_back() {
     for file in ["README.md", "Cargo.lock"] {
-        let Some(mut python) = support::python() else { return };
+        let mut python = support::python();
         let path = Path::new(support::ROOT).join(file);
         let lines = std::fs::read_to_string(&path).expect("text").lines().count();
         let example = Path::new(support::ROOT).join("examples-c/python/lines.py");

@@ -3,6 +3,7 @@
 mod support;
 
 use mfq::Options;
+use needs::needs;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -60,27 +61,52 @@ fn the_quick_starts_give_no_warning() {
     support::compile_by("c++", &["-std=c++17", "-pedantic"], &[&checkout.path().join("orders.cpp")], build.path());
 }
 
+#[needs("python3")]
 #[test]
 fn the_quick_start_in_python_runs_as_printed() {
-    let Some(mut python) = support::python() else { return };
+    let mut python = support::python();
     let dir = tempfile::tempdir().expect("a temporary directory");
     let told = support::stdout(python.args(["-c", &printed("Python and dlopen", "python")]).current_dir(dir.path()));
     assert_eq!(told, "0 b'42 apples'\n32 b'7 oranges'\n");
     assert_eq!(records(&dir.path().join("orders.mfq")), [b"42 apples", b"7 oranges"]);
 }
 
+#[needs("pkg-config")]
 #[test]
 fn installing_works_as_printed() {
-    if !support::is_there("pkg-config") {
-        return;
-    }
     let (home, checkout) = (tempfile::tempdir().expect("a temporary directory"), checkout());
     // The library of this run; without it `make` would have cargo build one.
     let mut shell = Command::new("sh");
     shell.args(["-e", "-c", &format!("{}./orders", printed("Installing", "sh"))]);
-    shell.env("LIBRARIES", support::library_dir()).env("HOME", home.path());
+    shell.env("MFQ_LIBRARIES", support::library_dir()).env("HOME", home.path());
     support::run(shell.current_dir(checkout.path()));
     assert_eq!(records(&checkout.path().join("orders.mfq")), [b"42 apples"]);
+}
+
+#[needs("python3")]
+#[test]
+fn the_quick_starts_in_c_cpp_and_python_share_a_queue() {
+    let checkout = checkout();
+    let (in_c, in_cpp) = (printed("Quick start", "sh"), printed("C++", "sh"));
+    orders(checkout.path(), &in_c);
+    assert_eq!(orders(checkout.path(), &(in_c + &in_cpp)), "42 apples\n42 apples\n");
+    let mut python = support::python();
+    support::run(python.args(["-c", &printed("Python and dlopen", "python")]).current_dir(checkout.path()));
+    let in_queue = records(&checkout.path().join("orders.mfq"));
+    assert_eq!(in_queue, [&b"42 apples"[..], b"42 apples", b"42 apples", b"7 oranges"]);
+}
+
+#[test]
+fn a_host_that_loads_the_library_itself_does_it_as_printed() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (source, program) = (dir.path().join("loads.c"), dir.path().join("loads"));
+    fs::write(&source, printed("Python and dlopen", "c")).expect("a source file");
+    let mut cc = Command::new("cc");
+    cc.args(["-Wall", "-Wextra", "-Werror"]).arg(format!("-I{}/include", support::ROOT)).arg(source);
+    support::run(cc.arg("-o").arg(&program).arg("-ldl"));
+    symlink(support::library_dir().join("libmfq.so"), dir.path().join("libmfq.so.0")).expect("a link");
+    support::run(Command::new(program).current_dir(dir.path()).env("LD_LIBRARY_PATH", dir.path()));
+    assert_eq!(records(&dir.path().join("orders.mfq")), [b"42 apples"]);
 }
 
 #[test]

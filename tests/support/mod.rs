@@ -65,18 +65,6 @@ pub fn library_dir() -> PathBuf {
     dir
 }
 
-/// Whether a program that a test cannot do without is installed. Where it is not, that is told, but under CI=true it
-/// is a failure.
-pub fn is_there(program: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let there = env::split_paths(&path).any(|dir| dir.join(program).is_file());
-    if !there {
-        assert_ne!(env::var("CI").as_deref(), Ok("true"), "{program} is not installed, and CI does not go without it");
-        eprintln!("{program} is not installed: not run");
-    }
-    there
-}
-
 pub fn readme() -> String {
     fs::read_to_string(Path::new(ROOT).join("README.md")).expect("README.md")
 }
@@ -134,11 +122,8 @@ pub fn compile_by(compiler: &str, options: &[&str], sources: &[&Path], dir: &Pat
     program
 }
 
-/// A Python that finds `mfq.py`, and the library of this run. None, as [`is_there`] says, where there is no Python.
-pub fn python() -> Option<Command> {
-    if !is_there("python3") {
-        return None;
-    }
+/// A Python that finds `mfq.py`, and the library of this run.
+pub fn python() -> Command {
     let dir = library_dir();
     // The soname is what mfq.py looks for, and cargo does not make that name.
     if let Err(error) = std::os::unix::fs::symlink("libmfq.so", dir.join("libmfq.so.0")) {
@@ -147,5 +132,5 @@ pub fn python() -> Option<Command> {
     let mut python = Command::new("python3");
     python.env("LD_LIBRARY_PATH", dir).env("PYTHONPATH", format!("{ROOT}/examples-c/python"));
     python.env("PYTHONDONTWRITEBYTECODE", "1");
-    Some(python)
+    python
 }
