@@ -27,7 +27,7 @@ public final class MappedFileQueue implements AutoCloseable {
     public static final long EVERYTHING = -1;
 
     private static final int HEADER_BYTES = 16, ALIGNMENT = 8;
-    private static final int COMMITTED = 0, FLUSHED = 1;
+    static final int COMMITTED = 0, FLUSHED = 1;
     private static final Charset PATHS = Charset.forName(System.getProperty("sun.jnu.encoding"));
 
     private final Handle handle;
@@ -135,8 +135,9 @@ public final class MappedFileQueue implements AutoCloseable {
     /**
      * Appends one record and asks for it to be flushed. The future completes with the record's offset once the record is
      * on stable storage; many share a sync. It fails with what the append failed with, and with
-     * {@link NotDurableException} if the record is appended but its flush has failed. A queue that is closed completes
-     * what is pending: it flushes everything.
+     * {@link NotDurableException} if the record is appended but its flush has failed, or {@link #truncateAfter} has cut it
+     * off ({@link Status#END}; also if that was at work while the record was appended, and it may be there). A queue that
+     * is closed completes what is pending: it flushes everything.
      *
      * <p>Threads: no thread waits for a future. What depends on one runs in the one thread that completes all those of
      * this queue; take the {@code ...Async} methods of the future for what takes long.
@@ -153,8 +154,7 @@ public final class MappedFileQueue implements AutoCloseable {
 
     private CompletableFuture<Long> durable(Supplier<Span> append) {
         try {
-            Durability durability = handle.durability();
-            return durability.of(append.get());
+            return handle.durability.append(append);
         } catch (MfqException failed) {
             return CompletableFuture.failedFuture(failed);
         } finally {
@@ -314,7 +314,7 @@ public final class MappedFileQueue implements AutoCloseable {
     /** Cuts the log at an offset, durably. */
     public void truncateAfter(long offset) {
         try {
-            Native.truncateAfter(handle.queue, offset);
+            handle.durability.truncateAfter(offset);
         } finally {
             Reference.reachabilityFence(this);
         }
@@ -366,18 +366,12 @@ public final class MappedFileQueue implements AutoCloseable {
     private static final class Handle {
         final long queue;
         final String path;
-        private Durability durability;
+        final Durability durability;
 
         Handle(long queue, String path) {
             this.queue = queue;
             this.path = path;
-        }
-
-        synchronized Durability durability() {
-            if (durability == null) {
-                durability = new Durability(queue, path);
-            }
-            return durability;
+            durability = new Durability(queue, path);
         }
 
         void close() {
@@ -387,13 +381,7 @@ public final class MappedFileQueue implements AutoCloseable {
             } catch (MfqException failed) {
                 failure = failed;
             }
-            Durability pending;
-            synchronized (this) {
-                pending = durability;
-            }
-            if (pending != null) {
-                pending.closed(failure);
-            }
+            durability.closed(failure);
             if (failure != null) {
                 throw failure;
             }

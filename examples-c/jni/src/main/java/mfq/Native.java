@@ -78,11 +78,7 @@ final class Native {
 
     static native void flush(long queue, long upTo, int timeoutMs);
 
-    /** Starts a flush, and says whether all of it is durable already. */
-    static native boolean flushStart(long queue, long upTo);
-
-    /** Whether everything below is durable; throws if it never may be. */
-    static native boolean isFlushed(long queue, long offset);
+    static native void flushStart(long queue, long upTo);
 
     static native void await(long queue, int which, long offset, int timeoutMs);
 
