@@ -33,6 +33,10 @@ final class Leaks {
         void close() {
             if (come()) {
                 close.run();
+        boolean hasCome() {
+            return come.get();
+        }
+
             }
         }
 

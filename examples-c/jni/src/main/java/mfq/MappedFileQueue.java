@@ -6,6 +6,7 @@ import java.lang.ref.Reference;
 import java.nio.ByteBuffer;
 import java.nio.ReadOnlyBufferException;
 import java.nio.charset.Charset;
+import java.nio.file.FileSystems;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.List;
@@ -52,7 +53,13 @@ public final class MappedFileQueue implements AutoCloseable {
 
     public static MappedFileQueue open(Path directory, Options options) {
         String path = directory.toString();
-        return new MappedFileQueue(Native.open(path.getBytes(PATHS), options.numbers()), path, options);
+        byte[] bytes = path.getBytes(PATHS);
+        // It may hold bytes that no string can express here, and one of another file system is no name in this one.
+        if (directory.getFileSystem() != FileSystems.getDefault() || !Path.of(new String(bytes, PATHS)).equals(directory)) {
+            throw new MfqException(Status.INVALID, 0, "path: " + path + " cannot be expressed in " + PATHS
+                    + ", or is not of the default file system");
+        }
+        return new MappedFileQueue(Native.open(bytes, options.numbers()), path, options);
     }
 
     /** The version of the native library. */
@@ -86,7 +93,9 @@ public final class MappedFileQueue implements AutoCloseable {
 
     /** Appends what remains in the buffer, which is empty afterwards: a direct one without a copy on the way. */
     public Span append(ByteBuffer record) {
-        int from = record.position(), len = record.remaining();
+        // Each once, and looked at: another thread may move them at any time.
+        int from = record.position(), len = record.limit() - from;
+        Objects.checkFromIndexSize(from, len, record.capacity());
         Span at;
         if (record.isDirect()) {
             try {
@@ -126,7 +135,13 @@ public final class MappedFileQueue implements AutoCloseable {
         long[] claim = new long[Native.CLAIM];
         try {
             Native.claim(handle.queue, len, claim);
-            return new Claim(this, claim, isClaimInPlace ? inPlace(claim) : null);
+            try {
+                ByteBuffer buffer = isClaimInPlace ? inPlace(claim) : ByteBuffer.allocateDirect((int) claim[1]);
+                return new Claim(this, claim, buffer, !isClaimInPlace);
+            } catch (RuntimeException | Error failed) {
+                Native.abort(claim);
+                throw failed;
+            }
         } finally {
             Reference.reachabilityFence(this);
         }
@@ -177,10 +192,11 @@ public final class MappedFileQueue implements AutoCloseable {
             throw new ReadOnlyBufferException();
         }
         long[] lengthAndNext = new long[2];
-        int at = into.position();
-        ByteBuffer direct = into.isDirect() ? into : ByteBuffer.allocateDirect(into.remaining());
+        int at = into.position(), cap = into.limit() - at;
+        Objects.checkFromIndexSize(at, cap, into.capacity());
+        ByteBuffer direct = into.isDirect() ? into : ByteBuffer.allocateDirect(cap);
         try {
-            Native.readDirect(handle.queue, offset, direct, into.isDirect() ? at : 0, into.remaining(), lengthAndNext);
+            Native.readDirect(handle.queue, offset, direct, direct == into ? at : 0, cap, lengthAndNext);
         } finally {
             Reference.reachabilityFence(this);
         }
@@ -198,8 +214,9 @@ public final class MappedFileQueue implements AutoCloseable {
         try {
             Native.view(handle.queue, offset, view);
             try {
-                viewed = around(viewed, view);
-                return new View(view, partOf(viewed, view), true);
+                Window window = around(viewed, view);
+                viewed = window;
+                return new View(view, window.holds(view) ? window.readable(view) : copyOf(view), true);
             } catch (RuntimeException | Error failed) {
                 Native.viewRelease(view);
                 throw failed;
@@ -220,15 +237,11 @@ public final class MappedFileQueue implements AutoCloseable {
 
     /** The window to read this view through: this one if it can be, else one of the file it is in. */
     Window around(Window window, long[] view) {
-        boolean fits = window != null && window.holds(view[0], view[1]);
-        return fits ? window : Window.at(handle.queue, view[2]);
+        return window != null && window.holds(view) ? window : Window.at(handle.queue, view[2]);
     }
 
-    /** A copy, where a truncation has just put another file in the place of the one the view is in. */
-    static ByteBuffer partOf(Window window, long[] view) {
-        if (window.holds(view[0], view[1])) {
-            return window.readable(view[0], view[1]);
-        }
+    /** For where a truncation has just put another file in the place of the one the view is in. It must not end meanwhile. */
+    static ByteBuffer copyOf(long[] view) {
         ByteBuffer copy = ByteBuffer.allocateDirect((int) view[1]);
         Native.copy(view[0], copy, (int) view[1]);
         return copy.asReadOnlyBuffer();
@@ -311,7 +324,7 @@ public final class MappedFileQueue implements AutoCloseable {
         return new Stats(stats);
     }
 
-    /** Cuts the log at an offset, durably. */
+    /** Cuts the log at an offset, durably; pending futures of what was there fail. */
     public void truncateAfter(long offset) {
         try {
             handle.durability.truncateAfter(offset);
@@ -350,16 +363,11 @@ public final class MappedFileQueue implements AutoCloseable {
     }
 
     private ByteBuffer inPlace(long[] claim) {
-        try {
-            Window window = claimed;
-            if (window == null || !window.holds(claim[0], claim[1])) {
-                claimed = window = Window.at(handle.queue, claim[2]);
-            }
-            return window.writable(claim[0], claim[1]);
-        } catch (RuntimeException | Error failed) {
-            Native.abort(claim);
-            throw failed;
+        Window window = claimed;
+        if (window == null || !window.holds(claim[0], claim[1])) {
+            claimed = window = Window.at(handle.queue, claim[2]);
         }
+        return window.writable(claim[0], claim[1]);
     }
 
     /** What has to be closed, apart from the object that the garbage collector watches. */
