@@ -24,12 +24,17 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.Callable;
+import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.FutureTask;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.logging.Handler;
+import java.util.logging.LogRecord;
+import java.util.logging.Logger;
+import java.util.logging.SimpleFormatter;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterEach;
@@ -151,6 +156,13 @@ class MisuseTest {
             fails(Status.INVALID, "len is 0", () -> raw.append(ByteBuffer.allocateDirect(0)));
             fails(Status.INVALID, "len is 0", () -> raw.claim(0));
         }
+    }
+
+    @Test
+    void aStatusThatIsNotKnownIsToldByItsNumber() {
+        MfqException failed = Native.failure(-99, 5, "from a newer library".getBytes(), 0, 0);
+        assertEquals(List.of(Status.OTHER, 5), List.of(failed.status(), failed.errno()));
+        assertEquals("status -99: from a newer library", failed.getMessage());
     }
 
     @Test
@@ -369,21 +381,9 @@ class MisuseTest {
 
     @Test
     void whatWasForgottenIsClosedAndReported() throws Exception {
-        List<String> reports = new java.util.concurrent.CopyOnWriteArrayList<>();
-        java.util.logging.Handler listener = new java.util.logging.Handler() {
-            @Override
-            public void publish(java.util.logging.LogRecord record) {
-                reports.add(new java.util.logging.SimpleFormatter().formatMessage(record));
-            }
-
-            @Override
-            public void flush() {}
-
-            @Override
-            public void close() {}
-        };
-        java.util.logging.Logger log = java.util.logging.Logger.getLogger("mfq");
-        log.addHandler(listener);
+        Reports listener = new Reports();
+        List<String> reports = listener.reports;
+        LOG.addHandler(listener);
         Path forgotten = dir.resolve("forgotten");
         forget(forgotten);
         Support.until(() -> {
@@ -399,7 +399,7 @@ class MisuseTest {
             return queue.offsets().committed() == behind.end();
         }, "the claim's end");
         Support.until(() -> reports.stream().anyMatch(report -> report.contains("a claim at 0")), "a report of the claim");
-        log.removeHandler(listener);
+        LOG.removeHandler(listener);
         // Its lock is let go, once the close has come to its end.
         Support.until(() -> {
             try (MappedFileQueue again = MappedFileQueue.open(forgotten)) {
@@ -408,6 +408,38 @@ class MisuseTest {
                 return false;
             }
         }, "the queue can be opened");
+    }
+
+    @Test
+    void aForgottenThingWhoseCloseFailsIsReportedWithTheReason() throws Exception {
+        Reports listener = new Reports();
+        LOG.addHandler(listener);
+        new Leaks.End(new Object(), "a thing of", "this test", () -> {
+            throw new MfqException(Status.IO, 5, "the disk is gone");
+        });
+        Support.until(() -> {
+            System.gc();
+            return listener.reports.contains("a thing of this test: its close failed: the disk is gone");
+        }, "a report of the failure");
+        LOG.removeHandler(listener);
+    }
+
+    private static final Logger LOG = Logger.getLogger("mfq");
+
+    private static final class Reports extends Handler {
+        final List<String> reports = new CopyOnWriteArrayList<>();
+
+        @Override
+        public void publish(LogRecord record) {
+            String reason = record.getThrown() == null ? "" : ": " + record.getThrown().getMessage();
+            reports.add(new SimpleFormatter().formatMessage(record) + reason);
+        }
+
+        @Override
+        public void flush() {}
+
+        @Override
+        public void close() {}
     }
 
     private static void forget(Path path) throws Exception {
