@@ -70,12 +70,11 @@ final class Durability implements Runnable {
 
     /** Cuts the log, and fails what is cut off: another record may get its offset, and be flushed. */
     void truncateAfter(long offset) {
-        List<Pending> cut;
+        List<Pending> cut = new ArrayList<>();
         synchronized (this) {
             Native.truncateAfter(queue, offset);
             cuts++;
-            cut = pending.stream().filter(one -> one.at.end() > offset).toList();
-            pending.removeAll(cut);
+            pending.removeIf(one -> one.at.end() > offset && cut.add(one));
         }
         cut.forEach(one -> end(one, new MfqException(Status.END, 0, "the record at " + one.at.offset() + " was cut off")));
     }

@@ -6,7 +6,6 @@ import java.lang.ref.Reference;
 import java.nio.ByteBuffer;
 import java.nio.ReadOnlyBufferException;
 import java.nio.charset.Charset;
-import java.nio.file.FileSystems;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.List;
@@ -20,6 +19,9 @@ import java.util.function.Supplier;
  *
  * <p>Threads: every method can be called from any thread at any time; {@link #close} too, which lets the calls of others
  * come out with {@link Status#CLOSED}. A call that waits is not ended by {@link Thread#interrupt}.
+ *
+ * <p>Memory: the buffers of claims and views are parts of mapped files. A file stays mapped until nothing refers to one of
+ * its parts and the garbage collector has noticed; with every 1,024th file that is held so {@link System#gc} is called.
  *
  * <p>A {@code timeoutMs} of 0 does not wait, a negative one waits for ever.
  */
@@ -54,10 +56,10 @@ public final class MappedFileQueue implements AutoCloseable {
     public static MappedFileQueue open(Path directory, Options options) {
         String path = directory.toString();
         byte[] bytes = path.getBytes(PATHS);
-        // It may hold bytes that no string can express here, and one of another file system is no name in this one.
-        if (directory.getFileSystem() != FileSystems.getDefault() || !Path.of(new String(bytes, PATHS)).equals(directory)) {
-            throw new MfqException(Status.INVALID, 0, "path: " + path + " cannot be expressed in " + PATHS
-                    + ", or is not of the default file system");
+        // It may hold bytes that no string expresses here, or be one of another file system, which equals none of this.
+        if (!Path.of(new String(bytes, PATHS)).equals(directory)) {
+            throw new MfqException(Status.INVALID, 0,
+                    "path: " + path + " cannot be expressed in " + PATHS + ", or is not of the default file system");
         }
         return new MappedFileQueue(Native.open(bytes, options.numbers()), path, options);
     }

@@ -113,7 +113,7 @@ public final class Reader implements Iterator<View>, AutoCloseable {
     }
 
     /** Only the reader holds what is copied, and its close lets go of it. */
-    private ByteBuffer copyOf(long[] view) {
+    ByteBuffer copyOf(long[] view) {
         synchronized (end) {
             if (end.hasCome()) {
                 throw new MfqException(Status.CLOSED, 0, "the reader is closed");

@@ -185,6 +185,8 @@ class MisuseTest {
         reader.close();
         reader.close();
         fails(Status.CLOSED, "reader", () -> reader.next(0));
+        // What it held is not there to be copied any more.
+        fails(Status.CLOSED, "reader", () -> reader.copyOf(new long[Native.VIEW]));
         assertEquals(64 * 1024, file.size());
         file.close();
         file.close();
