@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,7 +19,7 @@
  * pinned by GetPrimitiveArrayCritical: an append may wait for a file, and the garbage collector would wait for it. */
 #define STACK_BYTES 16384
 
-static jclass native_class;
+/* No reference to mfq.Native is kept, so that its class loader can go; every call comes with one. */
 static jmethodID failure_method;
 static jfieldID address_field;
 
@@ -26,11 +27,9 @@ JNIEXPORT jint JNICALL JNI_OnLoad(JavaVM *vm, void *reserved) {
   (void)reserved;
   JNIEnv *env;
   if ((*vm)->GetEnv(vm, (void **)&env, JNI_VERSION_1_8) != JNI_OK) return JNI_ERR;
-  jclass found = (*env)->FindClass(env, "mfq/Native");
-  if (found == NULL) return JNI_ERR;
-  native_class = (*env)->NewGlobalRef(env, found);
-  if (native_class == NULL) return JNI_ERR;
-  failure_method = (*env)->GetStaticMethodID(env, native_class, "failure", "(II[BJJ)Lmfq/MfqException;");
+  jclass native = (*env)->FindClass(env, "mfq/Native");
+  if (native == NULL) return JNI_ERR;
+  failure_method = (*env)->GetStaticMethodID(env, native, "failure", "(II[BJJ)Lmfq/MfqException;");
   if (failure_method == NULL) return JNI_ERR;
   jclass buffer = (*env)->FindClass(env, "java/nio/Buffer");
   if (buffer == NULL) return JNI_ERR;
@@ -41,22 +40,26 @@ JNIEXPORT jint JNICALL JNI_OnLoad(JavaVM *vm, void *reserved) {
 
 /* ---- failures ------------------------------------------------------------------------------------------------------ */
 
-static void throw_at(JNIEnv *env, mfq_status_t status, mfq_span_t at) {
-  char text[512];
-  size_t len = mfq_last_error(text, sizeof text);
-  if (len >= sizeof text) len = sizeof text - 1;
-  jbyteArray sentence = (*env)->NewByteArray(env, (jsize)len);
+static void throw_saying(JNIEnv *env, jclass type, mfq_status_t status, int32_t cause, const char *text, mfq_span_t at) {
+  jsize len = (jsize)strlen(text);
+  jbyteArray sentence = (*env)->NewByteArray(env, len);
   if (sentence == NULL) return;
-  (*env)->SetByteArrayRegion(env, sentence, 0, (jsize)len, (const jbyte *)text);
-  jobject failure = (*env)->CallStaticObjectMethod(env, native_class, failure_method, (jint)status,
-                                                   (jint)mfq_last_errno(), sentence, (jlong)at.offset, (jlong)at.end);
+  (*env)->SetByteArrayRegion(env, sentence, 0, len, (const jbyte *)text);
+  jobject failure = (*env)->CallStaticObjectMethod(env, type, failure_method, (jint)status, (jint)cause, sentence,
+                                                   (jlong)at.offset, (jlong)at.end);
   if ((*env)->ExceptionCheck(env)) return;
   (*env)->Throw(env, (jthrowable)failure);
 }
 
+static void throw_at(JNIEnv *env, jclass type, mfq_status_t status, mfq_span_t at) {
+  char text[512];
+  mfq_last_error(text, sizeof text);
+  throw_saying(env, type, status, mfq_last_errno(), text, at);
+}
+
 /* Whether the call has succeeded; else its exception waits in Java. */
-static bool check(JNIEnv *env, mfq_status_t status) {
-  if (status < 0) throw_at(env, status, (mfq_span_t){0, 0});
+static bool check(JNIEnv *env, jclass type, mfq_status_t status) {
+  if (status < 0) throw_at(env, type, status, (mfq_span_t){0, 0});
   return status >= 0;
 }
 
@@ -65,8 +68,8 @@ static void throw_no_memory(JNIEnv *env, const char *what) {
   if (type != NULL) (*env)->ThrowNew(env, type, what);
 }
 
-static jlong end_or_throw(JNIEnv *env, mfq_status_t status, mfq_span_t at) {
-  if (status < 0) throw_at(env, status, at);
+static jlong end_or_throw(JNIEnv *env, jclass type, mfq_status_t status, mfq_span_t at) {
+  if (status < 0) throw_at(env, type, status, at);
   return (jlong)at.end;
 }
 
@@ -107,8 +110,7 @@ static mfq_claim_t decode_claim(JNIEnv *env, jlongArray from) {
 /* ---- the library --------------------------------------------------------------------------------------------------- */
 
 JNIEXPORT void JNICALL Java_mfq_Native_installSigbusGuard(JNIEnv *env, jclass type) {
-  (void)type;
-  check(env, mfq_install_sigbus_guard());
+  check(env, type, mfq_install_sigbus_guard());
 }
 
 JNIEXPORT jstring JNICALL Java_mfq_Native_version(JNIEnv *env, jclass type) {
@@ -119,7 +121,6 @@ JNIEXPORT jstring JNICALL Java_mfq_Native_version(JNIEnv *env, jclass type) {
 /* ---- a queue and its files ----------------------------------------------------------------------------------------- */
 
 JNIEXPORT jlong JNICALL Java_mfq_Native_open(JNIEnv *env, jclass type, jbyteArray path, jlongArray from) {
-  (void)type;
   jlong of[15];
   mfq_options_t options;
   (*env)->GetLongArrayRegion(env, from, 0, COUNT(of), of);
@@ -152,41 +153,36 @@ JNIEXPORT jlong JNICALL Java_mfq_Native_open(JNIEnv *env, jclass type, jbyteArra
   mfq_queue_t *queue = NULL;
   mfq_status_t status = mfq_open(name, &options, &queue);
   free(name);
-  check(env, status);
+  check(env, type, status);
   return from_pointer(queue);
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_close(JNIEnv *env, jclass type, jlong queue) {
-  (void)type;
-  check(env, mfq_close(to_queue(queue)));
+  check(env, type, mfq_close(to_queue(queue)));
 }
 
 JNIEXPORT jlong JNICALL Java_mfq_Native_getLast(JNIEnv *env, jclass type, jlong queue, jint timeout_ms) {
-  (void)type;
   mfq_file_t *file = NULL;
-  check(env, mfq_get_last(to_queue(queue), timeout_ms, &file));
+  check(env, type, mfq_get_last(to_queue(queue), timeout_ms, &file));
   return from_pointer(file);
 }
 
 JNIEXPORT jlong JNICALL Java_mfq_Native_find(JNIEnv *env, jclass type, jlong queue, jlong offset) {
-  (void)type;
   mfq_file_t *file = NULL;
-  check(env, mfq_find(to_queue(queue), (uint64_t)offset, &file));
+  check(env, type, mfq_find(to_queue(queue), (uint64_t)offset, &file));
   return from_pointer(file);
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_fileInfo(JNIEnv *env, jclass type, jlong file, jlongArray to) {
-  (void)type;
   mfq_file_info_t info = {.struct_size = sizeof info};
-  if (!check(env, mfq_file_info(to_file(file), &info))) return;
+  if (!check(env, type, mfq_file_info(to_file(file), &info))) return;
   jlong numbers[] = {(jlong)info.start,     (jlong)info.size,    (jlong)info.wrote,
                      (jlong)info.committed, (jlong)info.flushed, from_pointer(info.base)};
   encode(env, to, numbers, COUNT(numbers));
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_fileRelease(JNIEnv *env, jclass type, jlong file) {
-  (void)type;
-  check(env, mfq_file_release(to_file(file)));
+  check(env, type, mfq_file_release(to_file(file)));
 }
 
 JNIEXPORT jobject JNICALL Java_mfq_Native_memory(JNIEnv *env, jclass type, jlong address, jlong len) {
@@ -203,7 +199,6 @@ JNIEXPORT void JNICALL Java_mfq_Native_copy(JNIEnv *env, jclass type, jlong addr
 
 JNIEXPORT jlong JNICALL Java_mfq_Native_append(JNIEnv *env, jclass type, jlong queue, jbyteArray bytes, jint from,
                                                jint len) {
-  (void)type;
   jbyte on_stack[STACK_BYTES];
   jbyte *copy = len <= STACK_BYTES ? on_stack : malloc((size_t)len);
   if (copy == NULL) {
@@ -214,20 +209,18 @@ JNIEXPORT jlong JNICALL Java_mfq_Native_append(JNIEnv *env, jclass type, jlong q
   (*env)->GetByteArrayRegion(env, bytes, from, len, copy);
   mfq_status_t status = mfq_append(to_queue(queue), copy, (size_t)len, &at);
   if (copy != on_stack) free(copy);
-  return end_or_throw(env, status, at);
+  return end_or_throw(env, type, status, at);
 }
 
 JNIEXPORT jlong JNICALL Java_mfq_Native_appendDirect(JNIEnv *env, jclass type, jlong queue, jobject bytes, jint from,
                                                      jint len) {
-  (void)type;
   const char *start = address_of(env, bytes);
   mfq_span_t at = {0, 0};
-  return end_or_throw(env, mfq_append(to_queue(queue), start == NULL ? NULL : start + from, (size_t)len, &at), at);
+  return end_or_throw(env, type, mfq_append(to_queue(queue), start == NULL ? NULL : start + from, (size_t)len, &at), at);
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_appendBatch(JNIEnv *env, jclass type, jlong queue, jbyteArray bytes,
                                                    jintArray lengths, jlongArray to) {
-  (void)type;
   jsize count = (*env)->GetArrayLength(env, lengths), len = (*env)->GetArrayLength(env, bytes);
   jbyte *copy = malloc((size_t)len + 1);
   jint *each = calloc((size_t)count + 1, sizeof *each);
@@ -241,7 +234,7 @@ JNIEXPORT void JNICALL Java_mfq_Native_appendBatch(JNIEnv *env, jclass type, jlo
     const jbyte *next = copy;
     for (jsize i = 0; i < count; next += each[i++]) records[i] = (mfq_slice_t){next, (size_t)each[i]};
     mfq_status_t status = mfq_append_batch(to_queue(queue), records, (size_t)count, at);
-    if (status < 0) throw_at(env, status, count > 0 ? (mfq_span_t){at[0].offset, at[count - 1].end} : (mfq_span_t){0, 0});
+    if (status < 0) throw_at(env, type, status, count > 0 ? (mfq_span_t){at[0].offset, at[count - 1].end} : (mfq_span_t){0, 0});
     /* A span is an offset and an end, and so is it in Java. */
     else (*env)->SetLongArrayRegion(env, to, 0, 2 * count, (const jlong *)(const void *)at);
   }
@@ -249,123 +242,96 @@ JNIEXPORT void JNICALL Java_mfq_Native_appendBatch(JNIEnv *env, jclass type, jlo
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_claim(JNIEnv *env, jclass type, jlong queue, jint len, jlongArray to) {
-  (void)type;
   mfq_claim_t claim;
-  if (!check(env, mfq_claim(to_queue(queue), (size_t)len, &claim))) return;
+  if (!check(env, type, mfq_claim(to_queue(queue), (size_t)len, &claim))) return;
   jlong numbers[] = {from_pointer(claim.ptr), (jlong)claim.len, (jlong)claim.offset, (jlong)claim.token[0],
                      (jlong)claim.token[1]};
   encode(env, to, numbers, COUNT(numbers));
 }
 
 JNIEXPORT jlong JNICALL Java_mfq_Native_commit(JNIEnv *env, jclass type, jlongArray from, jint len, jobject bytes) {
-  (void)type;
   mfq_claim_t claim = decode_claim(env, from);
   mfq_span_t at = {0, 0};
   if (bytes != NULL && len >= 0 && (size_t)len <= claim.len)
     memcpy(claim.ptr, address_of(env, bytes), (size_t)len);
-  return end_or_throw(env, mfq_commit(&claim, (size_t)len, &at), at);
+  return end_or_throw(env, type, mfq_commit(&claim, (size_t)len, &at), at);
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_abort(JNIEnv *env, jclass type, jlongArray from) {
-  (void)type;
   mfq_claim_t claim = decode_claim(env, from);
-  check(env, mfq_abort(&claim));
+  check(env, type, mfq_abort(&claim));
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------------------- */
 
 JNIEXPORT void JNICALL Java_mfq_Native_readDirect(JNIEnv *env, jclass type, jlong queue, jlong offset, jobject into,
                                                   jint at, jint cap, jlongArray to) {
-  (void)type;
   char *start = address_of(env, into);
   size_t len;
   uint64_t next;
   char *buf = start == NULL ? NULL : start + at;
-  if (!check(env, mfq_read(to_queue(queue), (uint64_t)offset, buf, (size_t)cap, &len, &next))) return;
+  if (!check(env, type, mfq_read(to_queue(queue), (uint64_t)offset, buf, (size_t)cap, &len, &next))) return;
   jlong numbers[] = {(jlong)len, (jlong)next};
   encode(env, to, numbers, COUNT(numbers));
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_view(JNIEnv *env, jclass type, jlong queue, jlong offset, jlongArray to) {
-  (void)type;
   mfq_view_t view;
-  if (check(env, mfq_view(to_queue(queue), (uint64_t)offset, &view))) encode_view(env, to, &view);
+  if (check(env, type, mfq_view(to_queue(queue), (uint64_t)offset, &view))) encode_view(env, to, &view);
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_viewRelease(JNIEnv *env, jclass type, jlongArray from) {
-  (void)type;
   jlong of[7];
   (*env)->GetLongArrayRegion(env, from, 0, COUNT(of), of);
   mfq_view_t view = {to_pointer(of[0]), (size_t)of[1],  (uint64_t)of[2],
                      (uint64_t)of[3],   (int64_t)of[4], {(uint64_t)of[5], (uint64_t)of[6]}};
-  check(env, mfq_view_release(&view));
+  check(env, type, mfq_view_release(&view));
 }
 
 JNIEXPORT jlong JNICALL Java_mfq_Native_readerOpen(JNIEnv *env, jclass type, jlong queue, jlong offset) {
-  (void)type;
   mfq_reader_t *reader = NULL;
-  check(env, mfq_reader_open(to_queue(queue), (uint64_t)offset, &reader));
+  check(env, type, mfq_reader_open(to_queue(queue), (uint64_t)offset, &reader));
   return from_pointer(reader);
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_readerNext(JNIEnv *env, jclass type, jlong reader, jint timeout_ms, jlongArray to) {
-  (void)type;
   mfq_view_t view;
-  if (check(env, mfq_reader_next(to_reader(reader), timeout_ms, &view))) encode_view(env, to, &view);
+  if (check(env, type, mfq_reader_next(to_reader(reader), timeout_ms, &view))) encode_view(env, to, &view);
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_readerSeek(JNIEnv *env, jclass type, jlong reader, jlong offset) {
-  (void)type;
-  check(env, mfq_reader_seek(to_reader(reader), (uint64_t)offset));
+  check(env, type, mfq_reader_seek(to_reader(reader), (uint64_t)offset));
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_readerClose(JNIEnv *env, jclass type, jlong reader) {
-  (void)type;
-  check(env, mfq_reader_close(to_reader(reader)));
+  check(env, type, mfq_reader_close(to_reader(reader)));
 }
 
 /* ---- offsets and durability ---------------------------------------------------------------------------------------- */
 
 JNIEXPORT void JNICALL Java_mfq_Native_flush(JNIEnv *env, jclass type, jlong queue, jlong up_to, jint timeout_ms) {
-  (void)type;
-  check(env, mfq_flush(to_queue(queue), (uint64_t)up_to, timeout_ms));
+  check(env, type, mfq_flush(to_queue(queue), (uint64_t)up_to, timeout_ms));
 }
 
-static jboolean is_flushed(JNIEnv *env, mfq_queue_t *queue, jlong offset) {
-  mfq_status_t status = mfq_wait(queue, MFQ_FLUSHED, (uint64_t)offset, 0);
-  if (status != MFQ_E_TIMEOUT) check(env, status);
-  return status == MFQ_OK;
-}
-
-JNIEXPORT jboolean JNICALL Java_mfq_Native_flushStart(JNIEnv *env, jclass type, jlong queue, jlong up_to) {
-  (void)type;
-  if (!check(env, mfq_flush_start(to_queue(queue), (uint64_t)up_to))) return JNI_FALSE;
-  return is_flushed(env, to_queue(queue), up_to);
-}
-
-JNIEXPORT jboolean JNICALL Java_mfq_Native_isFlushed(JNIEnv *env, jclass type, jlong queue, jlong offset) {
-  (void)type;
-  return is_flushed(env, to_queue(queue), offset);
+JNIEXPORT void JNICALL Java_mfq_Native_flushStart(JNIEnv *env, jclass type, jlong queue, jlong up_to) {
+  check(env, type, mfq_flush_start(to_queue(queue), (uint64_t)up_to));
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_await(JNIEnv *env, jclass type, jlong queue, jint which, jlong offset,
                                              jint timeout_ms) {
-  (void)type;
-  check(env, mfq_wait(to_queue(queue), which, (uint64_t)offset, timeout_ms));
+  check(env, type, mfq_wait(to_queue(queue), which, (uint64_t)offset, timeout_ms));
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_offsets(JNIEnv *env, jclass type, jlong queue, jlongArray to) {
-  (void)type;
   mfq_offsets_t of = {.struct_size = sizeof of};
-  if (!check(env, mfq_offsets(to_queue(queue), &of))) return;
+  if (!check(env, type, mfq_offsets(to_queue(queue), &of))) return;
   jlong numbers[] = {(jlong)of.min, (jlong)of.reserved, (jlong)of.wrote, (jlong)of.committed, (jlong)of.flushed};
   encode(env, to, numbers, COUNT(numbers));
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_recovery(JNIEnv *env, jclass type, jlong queue, jlongArray to) {
-  (void)type;
   mfq_recovery_t of = {.struct_size = sizeof of};
-  if (!check(env, mfq_recovery(to_queue(queue), &of))) return;
+  if (!check(env, type, mfq_recovery(to_queue(queue), &of))) return;
   jlong numbers[] = {(jlong)of.ended,       (jlong)of.lost_stretches,   (jlong)of.cut_at,
                      (jlong)of.cut_bytes,   (jlong)of.verified_to,      (jlong)of.unverified_bytes,
                      (jlong)of.claims_passed_over, (jlong)of.record_beyond, (jlong)of.lost_bytes,
@@ -374,9 +340,8 @@ JNIEXPORT void JNICALL Java_mfq_Native_recovery(JNIEnv *env, jclass type, jlong 
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_stats(JNIEnv *env, jclass type, jlong queue, jlongArray to) {
-  (void)type;
   mfq_stats_t of = {.struct_size = sizeof of};
-  if (!check(env, mfq_stats(to_queue(queue), &of))) return;
+  if (!check(env, type, mfq_stats(to_queue(queue), &of))) return;
   jlong numbers[18 + MFQ_CREATION_BUCKETS] = {
       (jlong)of.appends,           (jlong)of.bytes,
       (jlong)of.rolls_ready,       (jlong)of.rolls_waited,
@@ -392,28 +357,31 @@ JNIEXPORT void JNICALL Java_mfq_Native_stats(JNIEnv *env, jclass type, jlong que
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_truncateAfter(JNIEnv *env, jclass type, jlong queue, jlong offset) {
-  (void)type;
-  check(env, mfq_truncate_after(to_queue(queue), (uint64_t)offset));
+  check(env, type, mfq_truncate_after(to_queue(queue), (uint64_t)offset));
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_truncateBefore(JNIEnv *env, jclass type, jlong queue, jlong offset) {
-  (void)type;
-  check(env, mfq_truncate_before(to_queue(queue), (uint64_t)offset));
+  check(env, type, mfq_truncate_before(to_queue(queue), (uint64_t)offset));
 }
 
 /* ---- events -------------------------------------------------------------------------------------------------------- */
 
+static void throw_no_descriptor(JNIEnv *env, jclass type, int cause) {
+  char reason[128], text[256];
+  snprintf(text, sizeof text, "duplicating the event descriptor: %s", strerror_r(cause, reason, sizeof reason));
+  throw_saying(env, type, MFQ_E_IO, cause, text, (mfq_span_t){0, 0});
+}
+
 JNIEXPORT jint JNICALL Java_mfq_Native_events(JNIEnv *env, jclass type, jlong queue) {
-  (void)type;
   int32_t fd, again;
-  if (!check(env, mfq_event_fd(to_queue(queue), &fd))) return -1;
-  int duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (!check(env, type, mfq_event_fd(to_queue(queue), &fd))) return -1;
+  int duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 0), cause = errno;
   /* A close in between may have given the number to another file; while the queue is open it has not. */
   mfq_status_t status = mfq_event_fd(to_queue(queue), &again);
   if (status < 0 || duplicate < 0) {
     if (duplicate >= 0) close(duplicate);
-    if (status < 0) check(env, status);
-    else throw_no_memory(env, "a descriptor for events");
+    if (status < 0) check(env, type, status);
+    else throw_no_descriptor(env, type, cause);
     return -1;
   }
   return duplicate;

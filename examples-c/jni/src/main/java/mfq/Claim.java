@@ -17,11 +17,11 @@ public final class Claim implements AutoCloseable {
     private final Leaks.End end;
     private boolean isOpen = true;
 
-    Claim(MappedFileQueue queue, long[] claim, ByteBuffer inPlace) {
+    Claim(MappedFileQueue queue, long[] claim, ByteBuffer buffer, boolean isCopied) {
         this.queue = queue;
         this.claim = claim;
-        isCopied = inPlace == null;
-        buffer = isCopied ? ByteBuffer.allocateDirect((int) claim[1]) : inPlace;
+        this.buffer = buffer;
+        this.isCopied = isCopied;
         // An open one holds up the queue's readers, and its file beyond the queue's close.
         end = new Leaks.End(this, "a claim at", claim[2], () -> Native.abort(claim));
     }
@@ -32,11 +32,16 @@ public final class Claim implements AutoCloseable {
     }
 
     /**
-     * The memory, direct and writable. Once the claim has ended it is empty: whoever writes to it gets a
-     * {@link java.nio.BufferOverflowException} or an {@link IndexOutOfBoundsException}. Keep no duplicate of it: writing to
-     * one then is no crash, but damages the record.
+     * The memory, direct and writable; the same buffer each time, and {@link Status#CLOSED} once the claim has ended. A
+     * buffer kept beyond that is empty: whoever writes to it gets a {@link java.nio.BufferOverflowException} or an
+     * {@link IndexOutOfBoundsException}. Java has no way to take the memory itself back, so do not {@code clear} it, set
+     * its limit, or use a duplicate or slice of it then: that is no crash, but in RECORD and MMAP it writes into the
+     * file, over the record.
      */
-    public ByteBuffer buffer() {
+    public synchronized ByteBuffer buffer() {
+        if (!isOpen) {
+            throw new MfqException(Status.CLOSED, 0, "the claim was committed, aborted or closed already");
+        }
         return buffer;
     }
 
@@ -48,9 +53,9 @@ public final class Claim implements AutoCloseable {
     /** Makes the first bytes a record; {@code mfq_commit} tells how many fewer there may be. */
     public synchronized Span commit(int len) {
         try {
-            Span at = queue.spanOf(Native.commit(claim, len, isCopied && isOpen ? buffer : null), len);
+            long recordEnd = Native.commit(claim, len, isCopied && isOpen ? buffer : null);
             end();
-            return new Span(offset(), at.end());
+            return new Span(offset(), recordEnd);
         } catch (MfqException failed) {
             if (failed.status() != Status.INVALID) {
                 end();

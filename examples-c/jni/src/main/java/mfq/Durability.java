@@ -5,6 +5,7 @@ import java.util.Comparator;
 import java.util.List;
 import java.util.PriorityQueue;
 import java.util.concurrent.CompletableFuture;
+import java.util.function.Supplier;
 
 /**
  * The futures of one queue, and the one thread that completes them: it waits for the queue's event descriptor, in a call
@@ -15,44 +16,39 @@ final class Durability implements Runnable {
     private record Pending(Span at, CompletableFuture<Long> future) {}
 
     private final long queue;
-    private final int events;
+    private final String path;
     private final PriorityQueue<Pending> pending = new PriorityQueue<>(Comparator.comparingLong((Pending one) -> one.at.end()));
+    /** The thread's descriptor; there is one from the first future on. */
+    private int events = -1;
+    /** How often the log's end was moved back. */
+    private long cuts;
     private boolean isClosed;
     /** How the queue was closed, if badly. */
     private MfqException closed;
 
     Durability(long queue, String path) {
         this.queue = queue;
-        events = Native.events(queue);
-        Thread thread = new Thread(null, this, "mfq-durable " + path, 0, false);
-        thread.setDaemon(true);
-        thread.start();
+        this.path = path;
     }
 
-    /** A future of a record that is appended. Whoever calls this starts no flush before. */
-    CompletableFuture<Long> of(Span at) {
-        Pending one = new Pending(at, new CompletableFuture<>());
-        boolean isLate;
+    /** A future of the record that {@code append} appends. */
+    CompletableFuture<Long> append(Supplier<Span> append) {
+        long cutsBefore = start();
+        Pending one = new Pending(append.get(), new CompletableFuture<>());
+        boolean isCut, isLate;
         synchronized (this) {
+            isCut = cuts != cutsBefore;
             isLate = isClosed;
-            if (!isLate) {
+            if (!isCut && !isLate) {
                 pending.add(one);
             }
         }
-        if (isLate) {
+        if (isCut) {
+            end(one, new MfqException(Status.END, 0, "the log was cut while the record at " + one.at.offset() + " was appended"));
+        } else if (isLate) {
             end(one, closed);
-            return one.future;
-        }
-        try {
-            // Looked at once more: a flush that somebody else began may have come before the future did.
-            if (Native.flushStart(queue, at.end())) {
-                completeBelow(at.end());
-            }
-        } catch (MfqException failed) {
-            // A close on its way tells how it went.
-            if (failed.status() != Status.CLOSED) {
-                failAll(failed);
-            }
+        } else {
+            flush(one);
         }
         return one.future;
     }
@@ -60,15 +56,10 @@ final class Durability implements Runnable {
     @Override
     public void run() {
         try {
-            long[] offsets = new long[5];
             while (true) {
                 Native.awaitEvent(events);
-                Native.offsets(queue, offsets);
-                completeBelow(offsets[4]);
-                long next = firstPending();
-                if (next >= 0) {
-                    failIfHopeless(next);
-                }
+                completeFlushed();
+                failIfPoisoned();
             }
         } catch (MfqException closed) {
             // The queue's end: whoever closes it completes what is left.
@@ -77,41 +68,84 @@ final class Durability implements Runnable {
         }
     }
 
+    /** Cuts the log, and fails what is cut off: another record may get its offset, and be flushed. */
+    void truncateAfter(long offset) {
+        List<Pending> cut = new ArrayList<>();
+        synchronized (this) {
+            Native.truncateAfter(queue, offset);
+            cuts++;
+            pending.removeIf(one -> one.at.end() > offset && cut.add(one));
+        }
+        cut.forEach(one -> end(one, new MfqException(Status.END, 0, "the record at " + one.at.offset() + " was cut off")));
+    }
+
     /** The queue is closed: well, if {@code failure} is null, and then everything that was appended is durable. */
     void closed(MfqException failure) {
-        List<Pending> all;
         synchronized (this) {
             isClosed = true;
             closed = failure;
-            all = drain(Long.MAX_VALUE);
         }
-        all.forEach(one -> end(one, failure));
+        endAll(failure);
     }
 
-    private void failIfHopeless(long offset) {
-        try {
-            Native.isFlushed(queue, offset);
-        } catch (MfqException failed) {
-            if (failed.status() == Status.CLOSED) {
+    /** The thread, with the first future; answers how often the log has been cut. */
+    private synchronized long start() {
+        if (events < 0) {
+            events = Native.events(queue);
+            try {
+                Thread thread = new Thread(null, this, "mfq-durable " + path, 0, false);
+                thread.setDaemon(true);
+                thread.start();
+            } catch (RuntimeException | Error failed) {
+                Native.closeEvents(events);
+                events = -1;
                 throw failed;
             }
-            failAll(failed);
+        }
+        return cuts;
+    }
+
+    private void flush(Pending one) {
+        try {
+            Native.flushStart(queue, one.at.end());
+            // A flush that somebody else began may have come before the future did.
+            completeFlushed();
+        } catch (MfqException failed) {
+            if (failed.status() == Status.POISONED) {
+                endAll(failed);
+            } else if (failed.status() != Status.CLOSED) { // a close on its way tells how it went
+                synchronized (this) {
+                    pending.remove(one);
+                }
+                end(one, failed);
+            }
         }
     }
 
-    private synchronized long firstPending() {
-        return pending.isEmpty() ? -1 : pending.peek().at.end();
-    }
-
-    private void completeBelow(long flushed) {
+    private void completeFlushed() {
         List<Pending> done;
         synchronized (this) {
-            done = drain(flushed);
+            // Under the lock: a truncation moves it back.
+            long[] offsets = new long[5];
+            Native.offsets(queue, offsets);
+            done = drain(offsets[4]);
         }
         done.forEach(one -> end(one, null));
     }
 
-    private void failAll(MfqException failure) {
+    private void failIfPoisoned() {
+        try {
+            Native.await(queue, MappedFileQueue.FLUSHED, Long.MAX_VALUE, 0);
+        } catch (MfqException failed) {
+            switch (failed.status()) {
+                case TIMEOUT, END -> {} // more can come
+                case CLOSED -> throw failed;
+                default -> endAll(failed);
+            }
+        }
+    }
+
+    private void endAll(MfqException failure) {
         List<Pending> all;
         synchronized (this) {
             all = drain(Long.MAX_VALUE);

@@ -24,9 +24,17 @@ final class Leaks {
             cleanable = CLEANER.register(of, () -> {
                 if (come.compareAndSet(false, true)) {
                     LOG.log(System.Logger.Level.WARNING, "{0} {1} was never closed; it is now", what, String.valueOf(where));
-                    close.run();
+                    try {
+                        close.run();
+                    } catch (RuntimeException | Error failed) {
+                        LOG.log(System.Logger.Level.ERROR, what + " " + where + ": its close failed", failed);
+                    }
                 }
             });
+        }
+
+        boolean hasCome() {
+            return come.get();
         }
 
         /** Closes it, if nobody has. */

@@ -20,6 +20,9 @@ import java.util.function.Supplier;
  * <p>Threads: every method can be called from any thread at any time; {@link #close} too, which lets the calls of others
  * come out with {@link Status#CLOSED}. A call that waits is not ended by {@link Thread#interrupt}.
  *
+ * <p>Memory: the buffers of claims and views are parts of mapped files. A file stays mapped until nothing refers to one of
+ * its parts and the garbage collector has noticed; with every 1,024th file that is held so {@link System#gc} is called.
+ *
  * <p>A {@code timeoutMs} of 0 does not wait, a negative one waits for ever.
  */
 public final class MappedFileQueue implements AutoCloseable {
@@ -27,7 +30,7 @@ public final class MappedFileQueue implements AutoCloseable {
     public static final long EVERYTHING = -1;
 
     private static final int HEADER_BYTES = 16, ALIGNMENT = 8;
-    private static final int COMMITTED = 0, FLUSHED = 1;
+    static final int COMMITTED = 0, FLUSHED = 1;
     private static final Charset PATHS = Charset.forName(System.getProperty("sun.jnu.encoding"));
 
     private final Handle handle;
@@ -52,7 +55,13 @@ public final class MappedFileQueue implements AutoCloseable {
 
     public static MappedFileQueue open(Path directory, Options options) {
         String path = directory.toString();
-        return new MappedFileQueue(Native.open(path.getBytes(PATHS), options.numbers()), path, options);
+        byte[] bytes = path.getBytes(PATHS);
+        // It may hold bytes that no string expresses here, or be one of another file system, which equals none of this.
+        if (!Path.of(new String(bytes, PATHS)).equals(directory)) {
+            throw new MfqException(Status.INVALID, 0,
+                    "path: " + path + " cannot be expressed in " + PATHS + ", or is not of the default file system");
+        }
+        return new MappedFileQueue(Native.open(bytes, options.numbers()), path, options);
     }
 
     /** The version of the native library. */
@@ -86,7 +95,9 @@ public final class MappedFileQueue implements AutoCloseable {
 
     /** Appends what remains in the buffer, which is empty afterwards: a direct one without a copy on the way. */
     public Span append(ByteBuffer record) {
-        int from = record.position(), len = record.remaining();
+        // Each once, and looked at: another thread may move them at any time.
+        int from = record.position(), len = record.limit() - from;
+        Objects.checkFromIndexSize(from, len, record.capacity());
         Span at;
         if (record.isDirect()) {
             try {
@@ -126,7 +137,13 @@ public final class MappedFileQueue implements AutoCloseable {
         long[] claim = new long[Native.CLAIM];
         try {
             Native.claim(handle.queue, len, claim);
-            return new Claim(this, claim, isClaimInPlace ? inPlace(claim) : null);
+            try {
+                ByteBuffer buffer = isClaimInPlace ? inPlace(claim) : ByteBuffer.allocateDirect((int) claim[1]);
+                return new Claim(this, claim, buffer, !isClaimInPlace);
+            } catch (RuntimeException | Error failed) {
+                Native.abort(claim);
+                throw failed;
+            }
         } finally {
             Reference.reachabilityFence(this);
         }
@@ -135,8 +152,9 @@ public final class MappedFileQueue implements AutoCloseable {
     /**
      * Appends one record and asks for it to be flushed. The future completes with the record's offset once the record is
      * on stable storage; many share a sync. It fails with what the append failed with, and with
-     * {@link NotDurableException} if the record is appended but its flush has failed. A queue that is closed completes
-     * what is pending: it flushes everything.
+     * {@link NotDurableException} if the record is appended but its flush has failed, or {@link #truncateAfter} has cut it
+     * off ({@link Status#END}; also if that was at work while the record was appended, and it may be there). A queue that
+     * is closed completes what is pending: it flushes everything.
      *
      * <p>Threads: no thread waits for a future. What depends on one runs in the one thread that completes all those of
      * this queue; take the {@code ...Async} methods of the future for what takes long.
@@ -153,8 +171,7 @@ public final class MappedFileQueue implements AutoCloseable {
 
     private CompletableFuture<Long> durable(Supplier<Span> append) {
         try {
-            Durability durability = handle.durability();
-            return durability.of(append.get());
+            return handle.durability.append(append);
         } catch (MfqException failed) {
             return CompletableFuture.failedFuture(failed);
         } finally {
@@ -177,10 +194,11 @@ public final class MappedFileQueue implements AutoCloseable {
             throw new ReadOnlyBufferException();
         }
         long[] lengthAndNext = new long[2];
-        int at = into.position();
-        ByteBuffer direct = into.isDirect() ? into : ByteBuffer.allocateDirect(into.remaining());
+        int at = into.position(), cap = into.limit() - at;
+        Objects.checkFromIndexSize(at, cap, into.capacity());
+        ByteBuffer direct = into.isDirect() ? into : ByteBuffer.allocateDirect(cap);
         try {
-            Native.readDirect(handle.queue, offset, direct, into.isDirect() ? at : 0, into.remaining(), lengthAndNext);
+            Native.readDirect(handle.queue, offset, direct, direct == into ? at : 0, cap, lengthAndNext);
         } finally {
             Reference.reachabilityFence(this);
         }
@@ -198,8 +216,9 @@ public final class MappedFileQueue implements AutoCloseable {
         try {
             Native.view(handle.queue, offset, view);
             try {
-                viewed = around(viewed, view);
-                return new View(view, partOf(viewed, view), true);
+                Window window = around(viewed, view);
+                viewed = window;
+                return new View(view, window.holds(view) ? window.readable(view) : copyOf(view), true);
             } catch (RuntimeException | Error failed) {
                 Native.viewRelease(view);
                 throw failed;
@@ -220,15 +239,11 @@ public final class MappedFileQueue implements AutoCloseable {
 
     /** The window to read this view through: this one if it can be, else one of the file it is in. */
     Window around(Window window, long[] view) {
-        boolean fits = window != null && window.holds(view[0], view[1]);
-        return fits ? window : Window.at(handle.queue, view[2]);
+        return window != null && window.holds(view) ? window : Window.at(handle.queue, view[2]);
     }
 
-    /** A copy, where a truncation has just put another file in the place of the one the view is in. */
-    static ByteBuffer partOf(Window window, long[] view) {
-        if (window.holds(view[0], view[1])) {
-            return window.readable(view[0], view[1]);
-        }
+    /** For where a truncation has just put another file in the place of the one the view is in. It must not end meanwhile. */
+    static ByteBuffer copyOf(long[] view) {
         ByteBuffer copy = ByteBuffer.allocateDirect((int) view[1]);
         Native.copy(view[0], copy, (int) view[1]);
         return copy.asReadOnlyBuffer();
@@ -311,10 +326,10 @@ public final class MappedFileQueue implements AutoCloseable {
         return new Stats(stats);
     }
 
-    /** Cuts the log at an offset, durably. */
+    /** Cuts the log at an offset, durably; pending futures of what was there fail. */
     public void truncateAfter(long offset) {
         try {
-            Native.truncateAfter(handle.queue, offset);
+            handle.durability.truncateAfter(offset);
         } finally {
             Reference.reachabilityFence(this);
         }
@@ -350,34 +365,23 @@ public final class MappedFileQueue implements AutoCloseable {
     }
 
     private ByteBuffer inPlace(long[] claim) {
-        try {
-            Window window = claimed;
-            if (window == null || !window.holds(claim[0], claim[1])) {
-                claimed = window = Window.at(handle.queue, claim[2]);
-            }
-            return window.writable(claim[0], claim[1]);
-        } catch (RuntimeException | Error failed) {
-            Native.abort(claim);
-            throw failed;
+        Window window = claimed;
+        if (window == null || !window.holds(claim[0], claim[1])) {
+            claimed = window = Window.at(handle.queue, claim[2]);
         }
+        return window.writable(claim[0], claim[1]);
     }
 
     /** What has to be closed, apart from the object that the garbage collector watches. */
     private static final class Handle {
         final long queue;
         final String path;
-        private Durability durability;
+        final Durability durability;
 
         Handle(long queue, String path) {
             this.queue = queue;
             this.path = path;
-        }
-
-        synchronized Durability durability() {
-            if (durability == null) {
-                durability = new Durability(queue, path);
-            }
-            return durability;
+            durability = new Durability(queue, path);
         }
 
         void close() {
@@ -387,13 +391,7 @@ public final class MappedFileQueue implements AutoCloseable {
             } catch (MfqException failed) {
                 failure = failed;
             }
-            Durability pending;
-            synchronized (this) {
-                pending = durability;
-            }
-            if (pending != null) {
-                pending.closed(failure);
-            }
+            durability.closed(failure);
             if (failure != null) {
                 throw failure;
             }

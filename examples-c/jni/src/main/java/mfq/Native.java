@@ -78,11 +78,7 @@ final class Native {
 
     static native void flush(long queue, long upTo, int timeoutMs);
 
-    /** Starts a flush, and says whether all of it is durable already. */
-    static native boolean flushStart(long queue, long upTo);
-
-    /** Whether everything below is durable; throws if it never may be. */
-    static native boolean isFlushed(long queue, long offset);
+    static native void flushStart(long queue, long upTo);
 
     static native void await(long queue, int which, long offset, int timeoutMs);
 
@@ -104,13 +100,14 @@ final class Native {
 
     static native void closeEvents(int events);
 
-    /** Called by the glue when a call has failed; an end of 0 says that nothing was appended. */
+    /** Called by the glue when a call has failed; the span is of what was appended nevertheless. */
     static MfqException failure(int status, int errno, byte[] sentence, long offset, long end) {
         String text = new String(sentence, StandardCharsets.UTF_8);
         Status known = Status.of(status);
         return switch (known) {
             case TIMEOUT -> new MfqTimeoutException(errno, text);
             case NOT_DURABLE -> new NotDurableException(known, errno, text, new Span(offset, end));
+            case OTHER -> new MfqException(known, errno, "status " + status + ": " + text);
             default -> new MfqException(known, errno, text);
         };
     }

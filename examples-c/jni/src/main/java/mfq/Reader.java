@@ -1,11 +1,15 @@
 package mfq;
 
+import static java.util.concurrent.TimeUnit.NANOSECONDS;
+
+import java.nio.ByteBuffer;
+import java.time.Duration;
 import java.util.Iterator;
 import java.util.NoSuchElementException;
 
 /**
  * Reads forward, in place. As an {@link Iterator} it ends where the queue ends for now, and goes on when there is more;
- * {@link #next(int)} waits for it.
+ * {@link #next(int)} and {@link #tail} wait for it.
  *
  * <p>Each call ends the view that the one before gave, {@link #hasNext} too. Use it from one thread at a time: a second
  * one waits until the first has come out. {@link #close} may come from any, and brings out whoever waits.
@@ -26,17 +30,8 @@ public final class Reader implements Iterator<View>, AutoCloseable {
 
     /** Whether there is a record now. */
     @Override
-    public synchronized boolean hasNext() {
-        if (found == null) {
-            try {
-                found = following(0);
-            } catch (MfqException failed) {
-                if (failed.status() != Status.END) {
-                    throw failed;
-                }
-            }
-        }
-        return found != null;
+    public boolean hasNext() {
+        return hasNext(0);
     }
 
     @Override
@@ -52,6 +47,35 @@ public final class Reader implements Iterator<View>, AutoCloseable {
         return take(found == null ? following(timeoutMs) : found);
     }
 
+    /**
+     * The records that come within a time from now: the loop over them waits for each one, and ends when the time is over.
+     * What has come by then is in it, and is not waited for.
+     */
+    public Iterable<View> tail(Duration within) {
+        long deadline = System.nanoTime() + within.toNanos();
+        return () -> new Iterator<>() {
+            @Override
+            public boolean hasNext() {
+                long leftMs;
+                do {
+                    leftMs = Math.max(0, NANOSECONDS.toMillis(deadline - System.nanoTime() + 999_999));
+                    if (Reader.this.hasNext((int) Math.min(leftMs, Integer.MAX_VALUE))) {
+                        return true;
+                    }
+                } while (leftMs > 0);
+                return false;
+            }
+
+            @Override
+            public View next() {
+                if (!hasNext()) {
+                    throw new NoSuchElementException("no record came in time");
+                }
+                return Reader.this.next();
+            }
+        };
+    }
+
     /** Moves: the next record is the first one at or after the offset. */
     public synchronized void seek(long offset) {
         endGiven();
@@ -62,7 +86,22 @@ public final class Reader implements Iterator<View>, AutoCloseable {
     /** Closing again does nothing. */
     @Override
     public void close() {
-        end.close();
+        synchronized (end) {
+            end.close();
+        }
+    }
+
+    private synchronized boolean hasNext(int timeoutMs) {
+        if (found == null) {
+            try {
+                found = following(timeoutMs);
+            } catch (MfqException failed) {
+                if (failed.status() != Status.END && failed.status() != Status.TIMEOUT) {
+                    throw failed;
+                }
+            }
+        }
+        return found != null;
     }
 
     private View following(int timeoutMs) {
@@ -70,7 +109,17 @@ public final class Reader implements Iterator<View>, AutoCloseable {
         long[] view = new long[Native.VIEW];
         Native.readerNext(reader, timeoutMs, view);
         window = queue.around(window, view);
-        return new View(view, MappedFileQueue.partOf(window, view), false);
+        return new View(view, window.holds(view) ? window.readable(view) : copyOf(view), false);
+    }
+
+    /** Only the reader holds what is copied, and its close lets go of it. */
+    ByteBuffer copyOf(long[] view) {
+        synchronized (end) {
+            if (end.hasCome()) {
+                throw new MfqException(Status.CLOSED, 0, "the reader is closed");
+            }
+            return MappedFileQueue.copyOf(view);
+        }
     }
 
     private View take(View view) {

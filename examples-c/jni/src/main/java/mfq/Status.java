@@ -4,7 +4,7 @@ package mfq;
 public enum Status {
     OK, INVALID, TIMEOUT, END, NOT_FOUND, TOO_LARGE, NO_SPACE, NO_MEMORY, IO, CORRUPT, LOCKED, CLOSED, BUSY, READ_ONLY,
     VERSION, UNSUPPORTED, NOT_DURABLE, POISONED, PANIC, FORKED, REENTRANT,
-    /** A number that this package does not know: the library is newer. */
+    /** A number that this package does not know, as the library is newer; the message begins with it. */
     OTHER;
 
     static Status of(int number) {

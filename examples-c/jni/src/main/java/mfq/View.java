@@ -39,8 +39,9 @@ public final class View implements AutoCloseable {
 
     /**
      * The bytes, direct and read-only; the same buffer each time. Once the view is closed it is empty: whoever reads it
-     * gets a {@link java.nio.BufferUnderflowException} or an {@link IndexOutOfBoundsException}. A duplicate or slice
-     * that was made before stays readable: the file is mapped as long as there is one.
+     * gets a {@link java.nio.BufferUnderflowException} or an {@link IndexOutOfBoundsException}. One whose limit is set
+     * anew after that, by {@code clear} say, and a duplicate or slice that was made before, reads what is in the file
+     * then: it is mapped as long as there is one of them.
      */
     public ByteBuffer buffer() {
         check();

@@ -42,6 +42,10 @@ final class Window {
         return new Window(file, info[5], info[1]);
     }
 
+    boolean holds(long[] view) {
+        return holds(view[0], view[1]);
+    }
+
     boolean holds(long address, long len) {
         return address >= base && address + len <= base + writable.capacity();
     }
@@ -50,7 +54,7 @@ final class Window {
         return writable.slice((int) (address - base), (int) len);
     }
 
-    ByteBuffer readable(long address, long len) {
-        return readable.slice((int) (address - base), (int) len);
+    ByteBuffer readable(long[] view) {
+        return readable.slice((int) (view[0] - base), (int) view[1]);
     }
 }

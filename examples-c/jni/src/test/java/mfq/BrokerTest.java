@@ -19,6 +19,7 @@ import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -109,25 +110,12 @@ class BrokerTest {
         }
     }
 
-    @Test
-    void everyAnsweredMessageIsThereInOrderAfterItsBrokerWasKilled() throws Exception {
-        start();
-        List<Producer> producers = new ArrayList<>();
-        List<Future<?>> ends = new ArrayList<>();
-        for (int id = 0; id < PRODUCERS; id++) {
-            producers.add(new Producer(id));
-            ends.add(threads.submit(producers.get(id)));
-        }
-        Support.until(() -> producers.stream().mapToInt(one -> one.answered).sum() > PRODUCERS * MESSAGES / 3, "answers");
-        kill();
-        int before = producers.stream().mapToInt(one -> one.answered).sum();
-        start();
-        for (Future<?> end : ends) {
-            end.get();
-        }
-        kill();
-        start();
+    private static int answered(List<Producer> producers) {
+        return producers.stream().mapToInt(one -> one.answered).sum();
+    }
 
+    /** Reads until every message was there, at the offset it was answered with if those are known; how many came twice. */
+    private int consume(List<Producer> producers, boolean isAnswered) throws IOException {
         int found = 0, repeated = 0;
         int[] next = new int[PRODUCERS];
         try (Socket socket = connect()) {
@@ -140,19 +128,76 @@ class BrokerTest {
                 Producer producer = producers.get(Integer.parseInt(words[1]));
                 int seq = Integer.parseInt(words[2]);
                 assertEquals(producer.message(seq), line.substring(words[0].length() + 1));
-                if (producer.answers[seq] == Long.parseLong(words[0])) {
-                    found++;
-                }
                 // The first of each kind is in order; a message that was not answered may have been sent again.
                 assertTrue(seq <= next[producer.id], line);
-                if (seq < next[producer.id]) {
+                boolean isFirst = seq == next[producer.id];
+                if (isFirst) {
+                    next[producer.id]++;
+                } else {
                     repeated++;
                 }
-                next[producer.id] = Math.max(next[producer.id], seq + 1);
+                if (isAnswered ? producer.answers[seq] == Long.parseLong(words[0]) : isFirst) {
+                    found++;
+                }
             }
         }
+        return repeated;
+    }
+
+    /** Each is sent when the one before was read: the consumer has come to the end, and waits. */
+    @Test
+    void aConsumerThatIsThereFirstGetsEachMessageAsItComes() throws Exception {
+        start();
+        try (Socket consumer = connect(); Socket producer = connect()) {
+            consumer.getOutputStream().write("CONSUME 0\n".getBytes(ISO_8859_1));
+            producer.getOutputStream().write("PRODUCE\n".getBytes(ISO_8859_1));
+            BufferedReader got = new BufferedReader(new InputStreamReader(consumer.getInputStream(), ISO_8859_1));
+            BufferedReader answers = new BufferedReader(new InputStreamReader(producer.getInputStream(), ISO_8859_1));
+            for (String line : lines.subList(0, 100)) {
+                producer.getOutputStream().write((line + "\n").getBytes(ISO_8859_1));
+                assertEquals(answers.readLine() + " " + line, got.readLine());
+            }
+        }
+    }
+
+    @Test
+    void aMessageThatIsRefusedEndsItsConnection() throws Exception {
+        start();
+        try (Socket socket = connect()) {
+            OutputStream out = new BufferedOutputStream(socket.getOutputStream(), 1 << 16);
+            out.write("PRODUCE\n".getBytes(ISO_8859_1));
+            out.write("x".repeat(5 << 20).getBytes(ISO_8859_1)); // more than a file takes
+            out.write('\n');
+            out.flush();
+            assertEquals(-1, socket.getInputStream().read());
+        }
+    }
+
+    @Test
+    void everyAnsweredMessageIsThereInOrderAfterItsBrokerWasKilled() throws Exception {
+        start();
+        List<Producer> producers = new ArrayList<>();
+        List<Future<?>> ends = new ArrayList<>();
+        for (int id = 0; id < PRODUCERS; id++) {
+            producers.add(new Producer(id));
+            ends.add(threads.submit(producers.get(id)));
+        }
+        Support.until(() -> answered(producers) > PRODUCERS * MESSAGES / 3, "answers");
+        kill();
+        int before = answered(producers);
+        start();
+        // Tails what the producers send meanwhile, and so overtakes their answers.
+        Future<Integer> tailed = threads.submit(() -> consume(producers, false));
+        for (Future<?> end : ends) {
+            end.get();
+        }
+        assertEquals(PRODUCERS * MESSAGES, answered(producers));
+        tailed.get(Support.GENEROUS_MS, TimeUnit.MILLISECONDS);
+        kill();
+        start();
+        int repeated = consume(producers, true);
         System.out.printf("  broker: %d messages answered, %d of them before the first SIGKILL, 0 lost; %d were there twice%n",
-                found, before, repeated);
+                answered(producers), before, repeated);
         assertTrue(before < PRODUCERS * MESSAGES, "killed in the middle");
         Support.isWithoutWarnings(String.join("\n", said));
     }

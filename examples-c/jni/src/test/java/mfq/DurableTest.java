@@ -1,7 +1,9 @@
 package mfq;
 
 import static mfq.Support.small;
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -55,15 +57,7 @@ class DurableTest {
         for (int round = 0; round < 20; round++) {
             MappedFileQueue queue = MappedFileQueue.open(dir.resolve("queue"), small().build());
             Thread appends = new Thread(() -> {
-                try {
-                    while (true) {
-                        CompletableFuture<Long> future = queue.appendDurable("in a race".getBytes());
-                        if (future.isCompletedExceptionally()) {
-                            return;
-                        }
-                    }
-                } finally {
-                    Thread.yield();
+                while (!queue.appendDurable("in a race".getBytes()).isCompletedExceptionally()) {
                 }
             });
             List<CompletableFuture<Long>> all = new ArrayList<>();
@@ -72,10 +66,13 @@ class DurableTest {
             }
             appends.start();
             queue.close();
-            for (CompletableFuture<Long> one : all) {
-                get(one);
-            }
             appends.join();
+            try (MappedFileQueue again = MappedFileQueue.open(dir.resolve("queue"), small().existing().build())) {
+                assertEquals(again.offsets().flushed(), again.offsets().committed());
+                for (CompletableFuture<Long> one : all) {
+                    assertArrayEquals("pending".getBytes(), again.read(get(one)).bytes());
+                }
+            }
         }
     }
 
@@ -89,5 +86,87 @@ class DurableTest {
             assertEquals(0L, get(other.appendDurable(new byte[1])));
             assertEquals(0L, get(queue.appendDurable(new byte[1])));
         }
+    }
+
+    // ---- futures that fail -------------------------------------------------------------------------------------------
+
+    /** A span that no flush reaches, so that its future is pending for as long as a test wants. */
+    private static final Span BEYOND = new Span(1 << 20, 1L << 40);
+
+    /** A queue's futures alone, with its handle. */
+    private interface Work {
+        void with(long queue, Durability durability) throws Exception;
+    }
+
+    private void with(Work work) throws Exception {
+        String path = dir.resolve("alone").toString();
+        long queue = Native.open(path.getBytes(), small().build().numbers());
+        Durability durability = new Durability(queue, path);
+        try {
+            work.with(queue, durability);
+        } finally {
+            Native.close(queue);
+            durability.closed(null);
+        }
+    }
+
+    private static Span append(long queue) {
+        long end = Native.append(queue, new byte[8], 0, 8);
+        return new Span(end - 24, end);
+    }
+
+    private static void isCutOff(CompletableFuture<Long> future, Span at) {
+        assertTrue(future.isDone());
+        ExecutionException failed = assertThrows(ExecutionException.class, future::get);
+        NotDurableException cut = (NotDurableException) failed.getCause();
+        assertEquals(List.of(Status.END, at), List.of(cut.status(), cut.at()), cut.getMessage());
+    }
+
+    @Test
+    void aFutureOfWhatATruncationCutsOffFailsAndIsNotCompletedByWhatComesInItsPlace() throws Exception {
+        with((queue, durability) -> {
+            Span kept = append(queue);
+            CompletableFuture<Long> first = durability.append(() -> kept), cut = durability.append(() -> BEYOND);
+            durability.truncateAfter(kept.end());
+            isCutOff(cut, BEYOND);
+            assertEquals(kept.offset(), get(first));
+            assertEquals(kept.end(), get(durability.append(() -> append(queue))));
+        });
+    }
+
+    @Test
+    void aFutureOfARecordThatIsCutOffWhileItIsAppendedFails() throws Exception {
+        with((queue, durability) -> {
+            Span[] at = new Span[1];
+            CompletableFuture<Long> cut = durability.append(() -> {
+                at[0] = append(queue);
+                durability.truncateAfter(at[0].offset());
+                return at[0];
+            });
+            isCutOff(cut, at[0]);
+            assertEquals(0L, get(durability.append(() -> append(queue))));
+        });
+    }
+
+    @Test
+    void aTruncationIsToldToTheFuturesOfItsQueue() throws Exception {
+        try (MappedFileQueue queue = MappedFileQueue.open(dir.resolve("queue"), small().build())) {
+            CompletableFuture<Long> seen = queue.appendDurable("flushed".getBytes()).thenApply(at -> {
+                queue.truncateAfter(at); // a future that depends on one may do that
+                return queue.offsets().committed();
+            });
+            assertEquals(0L, get(seen));
+        }
+    }
+
+    @Test
+    void aFlushThatIsRefusedFailsItsOwnFutureOnly() throws Exception {
+        with((queue, durability) -> {
+            CompletableFuture<Long> pending = durability.append(() -> BEYOND);
+            CompletableFuture<Long> refused = durability.append(() -> new Span(0, -8));
+            ExecutionException failed = assertThrows(ExecutionException.class, () -> get(refused));
+            assertEquals(Status.INVALID, ((NotDurableException) failed.getCause()).status());
+            assertFalse(pending.isDone());
+        });
     }
 }

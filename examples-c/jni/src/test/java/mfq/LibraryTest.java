@@ -4,6 +4,9 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.io.IOException;
+import java.lang.ref.WeakReference;
+import java.net.URL;
+import java.net.URLClassLoader;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
@@ -53,6 +56,26 @@ class LibraryTest {
         Files.delete(path.resolve("libmfqjni.so"));
         Files.copy(library(), path.resolve("libmfqjni.so"));
         assertEquals("0.1.0\n[]\n", loads("-Djava.library.path=" + path, "-Djava.io.tmpdir=" + path, "-Dos.arch=none"));
+    }
+
+    /** One that a plug-in was loaded with, say: what the library keeps does not keep it. */
+    @Test
+    void aClassLoaderThatNobodyRefersToIsUnloaded() throws Exception {
+        WeakReference<ClassLoader> loader = new WeakReference<>(usedLoader());
+        Support.until(() -> {
+            System.gc();
+            return loader.get() == null;
+        }, "the class loader goes");
+    }
+
+    private ClassLoader usedLoader() throws Exception {
+        URL classes = Library.class.getProtectionDomain().getCodeSource().getLocation();
+        ClassLoader loader = new URLClassLoader(new URL[] {classes}, ClassLoader.getPlatformClassLoader());
+        Class<?> queues = loader.loadClass("mfq.MappedFileQueue");
+        try (AutoCloseable queue = (AutoCloseable) queues.getMethod("open", Path.class).invoke(null, dir.resolve("queue"))) {
+            queues.getMethod("append", byte[].class).invoke(queue, new byte[8]);
+        }
+        return loader;
     }
 
     @Test

@@ -11,12 +11,22 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import java.lang.reflect.Field;
+import java.nio.Buffer;
 import java.nio.ByteBuffer;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.ArrayList;
+import java.util.HashSet;
+import java.util.Iterator;
 import java.util.List;
 import java.util.NoSuchElementException;
+import java.util.Set;
+import java.util.concurrent.Callable;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -123,14 +133,14 @@ class MappedFileQueueTest {
                 assertEquals(at.get(i).end(), queue.read(at.get(i).offset()).next());
             }
             Support.fails(Status.INVALID, "records", () -> queue.appendBatch(List.of()));
-            Support.fails(Status.TOO_LARGE, "", () -> queue.appendBatch(List.of(new byte[40_000], new byte[40_000])));
+            Support.fails(Status.TOO_LARGE, "the batch does not fit in one file", () -> queue.appendBatch(List.of(new byte[40_000], new byte[40_000])));
         }
     }
 
     @Test
     void aReaderWaitsForWhatComesAndGivesUpInTime() {
         try (MappedFileQueue queue = open(small()); Reader reader = queue.reader(0)) {
-            Support.fails(Status.END, "", () -> reader.next(0));
+            Support.fails(Status.END, "nothing is committed at this offset yet", () -> reader.next(0));
             MfqTimeoutException late = assertThrows(MfqTimeoutException.class, () -> reader.next(1));
             assertEquals(Status.TIMEOUT, late.status());
             CompletableFuture<byte[]> read = CompletableFuture.supplyAsync(() -> reader.next(GENEROUS_MS).bytes());
@@ -138,6 +148,68 @@ class MappedFileQueueTest {
             assertArrayEquals("tailed".getBytes(), read.join());
             reader.seek(0);
             assertArrayEquals("tailed".getBytes(), reader.next().bytes());
+        }
+    }
+
+    @Test
+    void aTailWaitsForEachRecordAndEndsWithItsTime() throws Exception {
+        try (MappedFileQueue queue = open(small()); Reader reader = queue.reader(0)) {
+            List<byte[]> lines = lines().subList(0, 20);
+            Thread tail = Thread.currentThread();
+            Thread appends = new Thread(() -> {
+                try {
+                    for (byte[] line : lines) {
+                        Support.untilAsleepIn("readerNext", tail);
+                        queue.append(line);
+                    }
+                } catch (InterruptedException never) {
+                    throw new AssertionError(never);
+                }
+            });
+            tail.setName("tail");
+            appends.start();
+            int next = 0;
+            for (View record : reader.tail(Duration.ofMillis(GENEROUS_MS))) {
+                assertArrayEquals(lines.get(next++), record.bytes());
+                if (next == lines.size()) {
+                    break;
+                }
+            }
+            assertFalse(reader.tail(Duration.ofMillis(1)).iterator().hasNext());
+            queue.append("late".getBytes());
+            // What is there needs no time.
+            Iterator<View> over = reader.tail(Duration.ZERO).iterator();
+            assertArrayEquals("late".getBytes(), over.next().bytes());
+            assertThrows(NoSuchElementException.class, over::next);
+            reader.close();
+            Support.fails(Status.CLOSED, "reader", over::hasNext);
+        }
+    }
+
+    /** Their records lie in different files, and each file has its own buffer. */
+    @Test
+    void twoThreadsThatViewGetTheFileItselfAndNoCopy() throws Exception {
+        Field address = Buffer.class.getDeclaredField("address");
+        address.setAccessible(true);
+        try (MappedFileQueue queue = open(small())) {
+            List<Callable<Set<Long>>> views = new ArrayList<>();
+            for (int i = 0; i < 2; i++) {
+                long offset = queue.append(new byte[40_000]).offset();
+                views.add(() -> {
+                    Set<Long> places = new HashSet<>();
+                    for (int round = 0; round < 20_000; round++) {
+                        try (View view = queue.view(offset)) {
+                            places.add(address.getLong(view.buffer()));
+                        }
+                    }
+                    return places;
+                });
+            }
+            ExecutorService threads = Executors.newFixedThreadPool(2);
+            for (Future<Set<Long>> places : threads.invokeAll(views)) {
+                assertEquals(1, places.get().size());
+            }
+            threads.shutdown();
         }
     }
 
@@ -168,7 +240,7 @@ class MappedFileQueueTest {
             before.close();
             queue.truncateBefore(at.get(20).offset());
             assertTrue(queue.offsets().min() > 0);
-            Support.fails(Status.NOT_FOUND, "", () -> queue.read(0));
+            Support.fails(Status.NOT_FOUND, "offset 0 ", () -> queue.read(0));
             try (QueueFile found = queue.find(at.get(20).offset())) {
                 assertEquals(queue.offsets().min(), found.start());
             }

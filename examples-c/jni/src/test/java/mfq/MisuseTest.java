@@ -10,20 +10,33 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import java.net.URI;
 import java.nio.BufferOverflowException;
 import java.nio.BufferUnderflowException;
 import java.nio.ByteBuffer;
 import java.nio.ReadOnlyBufferException;
+import java.nio.file.FileSystem;
+import java.nio.file.FileSystems;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.Callable;
+import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
+import java.util.concurrent.FutureTask;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.logging.Handler;
+import java.util.logging.LogRecord;
+import java.util.logging.Logger;
+import java.util.logging.SimpleFormatter;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -32,6 +45,8 @@ import org.junit.jupiter.api.io.TempDir;
 
 /** Everything a Java host can do wrong, and each mistake is an exception. */
 class MisuseTest {
+    private static final int FILE_BYTES = 1 << 20;
+
     @TempDir Path dir;
     private MappedFileQueue queue;
 
@@ -93,6 +108,20 @@ class MisuseTest {
     }
 
     @Test
+    void pathsThatNoStringOrNoFileSystemHereExpressesAreRefused() throws Exception {
+        Path bytes = Path.of(URI.create(dir.toUri() + "queue-%FF"));
+        fails(Status.INVALID, bytes.toString(), () -> MappedFileQueue.open(bytes, small().build()));
+        URI zip = URI.create("jar:" + dir.resolve("archive.zip").toUri());
+        try (FileSystem archive = FileSystems.newFileSystem(zip, Map.of("create", "true"))) {
+            Path inside = archive.getPath(dir.resolve("inside").toString());
+            fails(Status.INVALID, inside.toString(), () -> MappedFileQueue.open(inside, small().build()));
+        }
+        try (Stream<Path> left = Files.list(dir)) {
+            assertEquals(Set.of(dir.resolve("queue"), dir.resolve("archive.zip")), left.collect(Collectors.toSet()));
+        }
+    }
+
+    @Test
     void badRecordsAndPlacesAreRefusedAndChangeNothing() {
         Span at = queue.append("0123456789abcdef01234567".getBytes());
         Offsets before = queue.offsets();
@@ -101,32 +130,39 @@ class MisuseTest {
         assertThrows(NullPointerException.class, () -> queue.appendDurable((byte[]) null));
         assertThrows(IndexOutOfBoundsException.class, () -> queue.append(new byte[8], 4, 5));
         assertThrows(IndexOutOfBoundsException.class, () -> queue.append(new byte[8], -1, 5));
-        fails(Status.TOO_LARGE, "", () -> queue.append(new byte[65_536]));
+        fails(Status.TOO_LARGE, "65536 bytes are more than one file takes, which is 65520", () -> queue.append(new byte[65_536]));
         ByteBuffer direct = ByteBuffer.allocateDirect(65_536);
-        fails(Status.TOO_LARGE, "", () -> queue.append(direct));
+        fails(Status.TOO_LARGE, "65536 bytes", () -> queue.append(direct));
         assertEquals(65_536, direct.remaining());
-        fails(Status.TOO_LARGE, "", () -> queue.claim(65_536));
-        fails(Status.TOO_LARGE, "", () -> queue.claim(-1));
+        fails(Status.TOO_LARGE, "65536 bytes", () -> queue.claim(65_536));
+        fails(Status.TOO_LARGE, "mfq_claim: len", () -> queue.claim(-1));
 
-        fails(Status.INVALID, "", () -> queue.read(at.offset() + 1));
-        fails(Status.INVALID, "", () -> queue.reader(at.offset() + 1));
-        fails(Status.CORRUPT, "", () -> queue.read(at.offset() + 16));
-        fails(Status.END, "", () -> queue.read(at.end()));
-        fails(Status.END, "", () -> queue.view(-8));
+        fails(Status.INVALID, "offset 1 is not a multiple of 8", () -> queue.read(at.offset() + 1));
+        fails(Status.INVALID, "offset 1 is not a multiple of 8", () -> queue.reader(at.offset() + 1));
+        fails(Status.CORRUPT, "no record checks at offset 16", () -> queue.read(at.offset() + 16));
+        fails(Status.END, "nothing is committed at this offset yet", () -> queue.read(at.end()));
+        fails(Status.END, "nothing is committed at this offset yet", () -> queue.view(-8));
         fails(Status.TOO_LARGE, "24", () -> queue.read(at.offset(), ByteBuffer.allocate(23)));
         fails(Status.TOO_LARGE, "24", () -> queue.read(at.offset(), ByteBuffer.allocateDirect(0)));
         assertThrows(ReadOnlyBufferException.class, () -> queue.read(0, ByteBuffer.allocate(64).asReadOnlyBuffer()));
-        fails(Status.END, "", () -> queue.find(1L << 40));
-        fails(Status.INVALID, "", () -> queue.truncateAfter(at.offset() + 8));
-        fails(Status.INVALID, "", () -> queue.truncateBefore(1L << 40));
-        fails(Status.TIMEOUT, "", () -> queue.awaitCommitted(1L << 40, 1));
+        fails(Status.END, "offset 1099511627776 lies in no file", () -> queue.find(1L << 40));
+        fails(Status.INVALID, "offset 8 lies within a record", () -> queue.truncateAfter(at.offset() + 8));
+        fails(Status.INVALID, "offset 1099511627776 is beyond what is committed, 40", () -> queue.truncateBefore(1L << 40));
+        fails(Status.TIMEOUT, "nothing came within timeout_ms", () -> queue.awaitCommitted(1L << 40, 1));
         assertEquals(before, queue.offsets());
         queue.append(new byte[0]);
         try (MappedFileQueue raw = MappedFileQueue.open(dir.resolve("raw"), raw().build())) {
-            fails(Status.INVALID, "", () -> raw.append(new byte[0]));
-            fails(Status.INVALID, "", () -> raw.append(ByteBuffer.allocateDirect(0)));
-            fails(Status.INVALID, "", () -> raw.claim(0));
+            fails(Status.INVALID, "len is 0, and a RAW queue", () -> raw.append(new byte[0]));
+            fails(Status.INVALID, "len is 0", () -> raw.append(ByteBuffer.allocateDirect(0)));
+            fails(Status.INVALID, "len is 0", () -> raw.claim(0));
         }
+    }
+
+    @Test
+    void aStatusThatIsNotKnownIsToldByItsNumber() {
+        MfqException failed = Native.failure(-99, 5, "from a newer library".getBytes(), 0, 0);
+        assertEquals(List.of(Status.OTHER, 5), List.of(failed.status(), failed.errno()));
+        assertEquals("status -99: from a newer library", failed.getMessage());
     }
 
     @Test
@@ -149,13 +185,16 @@ class MisuseTest {
         reader.close();
         reader.close();
         fails(Status.CLOSED, "reader", () -> reader.next(0));
+        // What it held is not there to be copied any more.
+        fails(Status.CLOSED, "reader", () -> reader.copyOf(new long[Native.VIEW]));
         assertEquals(64 * 1024, file.size());
         file.close();
         file.close();
         fails(Status.CLOSED, "file", file::size);
-        claim.buffer().putLong(1);
+        ByteBuffer kept = claim.buffer().putLong(0, 1);
         fails(Status.CLOSED, "queue", claim::commit);
-        assertThrows(BufferOverflowException.class, () -> claim.buffer().put((byte) 1));
+        fails(Status.CLOSED, "committed, aborted or closed already", claim::buffer);
+        assertThrows(BufferOverflowException.class, () -> kept.put((byte) 1));
     }
 
     @Test
@@ -165,18 +204,23 @@ class MisuseTest {
                 Claim claim = queue.claim(40);
                 claim.buffer().put(new byte[40]);
                 assertThrows(BufferOverflowException.class, () -> claim.buffer().put((byte) 1));
-                fails(Status.INVALID, "", () -> claim.commit(41));
-                fails(Status.INVALID, "", () -> claim.commit(-1));
-                ByteBuffer kept = claim.buffer().duplicate().clear();
-                assertEquals(claim.offset(), claim.commit().offset());
-                fails(Status.CLOSED, "", claim::commit);
-                fails(Status.CLOSED, "", claim::abort);
+                fails(Status.INVALID, "len 41 is more than the 40 bytes claimed", () -> claim.commit(41));
+                fails(Status.INVALID, "is more than the 40 bytes claimed", () -> claim.commit(-1));
+                ByteBuffer buffer = claim.buffer().clear(), kept = buffer.duplicate();
+                Span at = claim.commit();
+                assertEquals(claim.offset(), at.offset());
+                queue.awaitCommitted(at.end(), GENEROUS_MS);
+                fails(Status.CLOSED, "committed, aborted or closed already", claim::commit);
+                fails(Status.CLOSED, "committed, aborted or closed already", claim::abort);
                 claim.close();
-                assertThrows(IndexOutOfBoundsException.class, () -> claim.buffer().put(0, (byte) 1));
+                fails(Status.CLOSED, "committed, aborted or closed already", claim::buffer);
+                assertThrows(BufferOverflowException.class, () -> buffer.put((byte) 1));
+                assertThrows(IndexOutOfBoundsException.class, () -> buffer.put(0, (byte) 1));
+                assertArrayEquals(new byte[40], queue.read(0).bytes());
 
                 Claim aborted = queue.claim(40);
                 aborted.abort();
-                fails(Status.CLOSED, "", aborted::commit);
+                fails(Status.CLOSED, "committed, aborted or closed already", aborted::commit);
                 queue.close();
                 // Told not to, a host writes to what it has kept: no crash.
                 kept.put(new byte[40]);
@@ -263,32 +307,85 @@ class MisuseTest {
 
     @Test
     void closingAReaderBringsOutWhoeverWaitsInIt() throws Exception {
-        ExecutorService thread = Executors.newSingleThreadExecutor();
         Reader reader = queue.reader(0);
-        Future<View> waits = thread.submit(() -> reader.next(-1));
+        FutureTask<View> waits = new FutureTask<>(() -> reader.next(-1));
+        Thread waiting = new Thread(waits, "waiting");
+        waiting.start();
+        Support.untilAsleepIn("readerNext", waiting);
         reader.close();
         ExecutionException failed = assertThrows(ExecutionException.class, waits::get);
         assertEquals(Status.CLOSED, ((MfqException) failed.getCause()).status());
-        thread.shutdown();
+    }
+
+    @Test
+    void aQueueThatIsThereIsOpenedAsWhatItIs() {
+        Path path = dir.resolve("there"), message = dir.resolve("raw");
+        MappedFileQueue.open(path, small().build()).close();
+        MappedFileQueue.open(message, raw().build()).close();
+        fails(Status.INVALID, "file_size", () -> MappedFileQueue.open(path, small().fileSize(128 * 1024).build()));
+        fails(Status.INVALID, "format", () -> MappedFileQueue.open(path, raw().build()));
+        fails(Status.INVALID, "format", () -> MappedFileQueue.open(message, small().build()));
+        fails(Status.INVALID, "filler", () -> MappedFileQueue.open(message, raw().filler(Options.Filler.ROCKETMQ).build()));
+    }
+
+    @Test
+    void aQueueThatIsOnlyReadRefusesEveryChange() {
+        Span at = queue.append("there".getBytes());
+        queue.close();
+        try (MappedFileQueue queue = MappedFileQueue.open(dir.resolve("queue"), small().readOnly().build())) {
+            List<Executable> changes = List.of(() -> queue.append(new byte[1]),
+                    () -> queue.append(ByteBuffer.allocateDirect(1)), () -> queue.appendBatch(List.of(new byte[1])),
+                    () -> queue.claim(1), () -> queue.flush(at.end(), 0), () -> queue.truncateAfter(0),
+                    () -> queue.truncateBefore(0));
+            changes.forEach(change -> fails(Status.READ_ONLY, "the queue was opened read-only", change));
+            ExecutionException failed = assertThrows(ExecutionException.class, () -> queue.appendDurable(new byte[1]).get());
+            assertEquals(Status.READ_ONLY, ((MfqException) failed.getCause()).status());
+            assertArrayEquals("there".getBytes(), queue.read(at.offset()).bytes());
+        }
+    }
+
+    /** In a JVM of its own, which interprets: that leaves more time between two looks at a buffer. */
+    @Test
+    void aBufferThatAnotherThreadMovesIsNeitherReadNorWrittenBeyondItsEnd() throws Exception {
+        Support.output(Support.jvm(List.of("-Xint"), MovedBuffers.class, dir.resolve("moved")));
+    }
+
+    static final class MovedBuffers {
+        private static final int ROUNDS = 20_000;
+
+        public static void main(String[] arguments) {
+            ByteBuffer whole = ByteBuffer.allocateDirect(16).putLong(8, -1), moved = whole.slice(0, 8);
+            Thread mover = new Thread(() -> {
+                while (true) {
+                    moved.position(8).position(0);
+                }
+            });
+            mover.setDaemon(true);
+            mover.start();
+            try (MappedFileQueue queue = MappedFileQueue.open(Path.of(arguments[0]), small().fileSize(FILE_BYTES).build())) {
+                Span zeros = queue.append(new byte[8]);
+                for (int round = 0; round < ROUNDS; round++) {
+                    for (byte each : queue.read(queue.append(moved).offset()).bytes()) {
+                        assertEquals(0, each, "a byte from beyond the end");
+                    }
+                    try {
+                        queue.read(zeros.offset(), moved);
+                    } catch (MfqException small) {
+                        assertEquals(Status.TOO_LARGE, small.status());
+                    } catch (IllegalArgumentException moving) {
+                        // The position it has afterwards.
+                    }
+                    assertEquals(-1, whole.getLong(8), "what lies beyond the end");
+                }
+            }
+        }
     }
 
     @Test
     void whatWasForgottenIsClosedAndReported() throws Exception {
-        List<String> reports = new java.util.concurrent.CopyOnWriteArrayList<>();
-        java.util.logging.Handler listener = new java.util.logging.Handler() {
-            @Override
-            public void publish(java.util.logging.LogRecord record) {
-                reports.add(new java.util.logging.SimpleFormatter().formatMessage(record));
-            }
-
-            @Override
-            public void flush() {}
-
-            @Override
-            public void close() {}
-        };
-        java.util.logging.Logger log = java.util.logging.Logger.getLogger("mfq");
-        log.addHandler(listener);
+        Reports listener = new Reports();
+        List<String> reports = listener.reports;
+        LOG.addHandler(listener);
         Path forgotten = dir.resolve("forgotten");
         forget(forgotten);
         Support.until(() -> {
@@ -304,7 +401,7 @@ class MisuseTest {
             return queue.offsets().committed() == behind.end();
         }, "the claim's end");
         Support.until(() -> reports.stream().anyMatch(report -> report.contains("a claim at 0")), "a report of the claim");
-        log.removeHandler(listener);
+        LOG.removeHandler(listener);
         // Its lock is let go, once the close has come to its end.
         Support.until(() -> {
             try (MappedFileQueue again = MappedFileQueue.open(forgotten)) {
@@ -313,6 +410,38 @@ class MisuseTest {
                 return false;
             }
         }, "the queue can be opened");
+    }
+
+    @Test
+    void aForgottenThingWhoseCloseFailsIsReportedWithTheReason() throws Exception {
+        Reports listener = new Reports();
+        LOG.addHandler(listener);
+        new Leaks.End(new Object(), "a thing of", "this test", () -> {
+            throw new MfqException(Status.IO, 5, "the disk is gone");
+        });
+        Support.until(() -> {
+            System.gc();
+            return listener.reports.contains("a thing of this test: its close failed: the disk is gone");
+        }, "a report of the failure");
+        LOG.removeHandler(listener);
+    }
+
+    private static final Logger LOG = Logger.getLogger("mfq");
+
+    private static final class Reports extends Handler {
+        final List<String> reports = new CopyOnWriteArrayList<>();
+
+        @Override
+        public void publish(LogRecord record) {
+            String reason = record.getThrown() == null ? "" : ": " + record.getThrown().getMessage();
+            reports.add(new SimpleFormatter().formatMessage(record) + reason);
+        }
+
+        @Override
+        public void flush() {}
+
+        @Override
+        public void close() {}
     }
 
     private static void forget(Path path) throws Exception {

@@ -39,6 +39,8 @@ class RocketMqTest {
     private static final int QUEUE_OFFSET_AT = 20, PHYSICAL_OFFSET_AT = 28;
     private static final int KILLS = Integer.parseInt(System.getenv().getOrDefault("MFQ_JAVA_KILLS", "10"));
 
+    private static final List<byte[]> LINES = Support.lines();
+
     @TempDir Path dir;
 
     // ---- RocketMQ's side ----------------------------------------------------------------------------------------
@@ -103,8 +105,7 @@ class RocketMqTest {
     }
 
     private static byte[] body(int number) {
-        List<byte[]> lines = Support.lines();
-        byte[] line = lines.get(number % lines.size());
+        byte[] line = LINES.get(number % LINES.size());
         return (number + ": " + new String(line)).getBytes();
     }
 
@@ -193,7 +194,7 @@ class RocketMqTest {
         for (int kill = 0; kill < KILLS; kill++) {
             Process process = Support.jvm(List.of("-Dmfq.input=" + System.getProperty("mfq.input")), Appends.class, root,
                     acknowledged.size()).redirectError(ProcessBuilder.Redirect.DISCARD).redirectErrorStream(false).start();
-            int first = acknowledged.size(), messages = first + 1 + random.nextInt(1500);
+            int messages = acknowledged.size() + 1 + random.nextInt(1500);
             BufferedReader said = process.inputReader();
             for (String line = said.readLine(); line != null; line = said.readLine()) {
                 String[] words = line.split(" ");
@@ -211,7 +212,7 @@ class RocketMqTest {
             copyFiles(root.resolve("commitlog"), copy.resolve("commitlog"));
             Files.createDirectory(copy.resolve("commitlog/.mfq"));
             DefaultMessageStore store = recovered(copy, kill % 2 == 0);
-            for (int number = kill % 2 == 0 ? 0 : first; number < acknowledged.size(); number++) {
+            for (int number = 0; number < acknowledged.size(); number++) {
                 assertMessage(store, acknowledged.get(number), number);
             }
             // At most one more: its append had not returned, or nobody had been told.

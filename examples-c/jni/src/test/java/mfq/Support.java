@@ -57,6 +57,28 @@ final class Support {
         }
     }
 
+    /** Waits until the thread sleeps in a native method: it is not only on its way to it. */
+    static void untilAsleepIn(String method, Thread thread) throws InterruptedException {
+        until(() -> {
+            StackTraceElement[] stack = thread.getStackTrace();
+            return stack.length > 0 && stack[0].getMethodName().equals(method) && isAsleep(thread.getName());
+        }, thread.getName() + " in " + method);
+    }
+
+    private static boolean isAsleep(String name) {
+        try (Stream<Path> tasks = Files.list(Path.of("/proc/self/task"))) {
+            for (Path task : tasks.toList()) {
+                String stat = Files.readString(task.resolve("stat"));
+                if (stat.contains("(" + name + ") S")) {
+                    return true;
+                }
+            }
+            return false;
+        } catch (IOException ended) {
+            return false;
+        }
+    }
+
     static void delete(Path directory) throws IOException {
         try (Stream<Path> all = Files.walk(directory)) {
             all.sorted(Comparator.reverseOrder()).map(Path::toFile).forEach(File::delete);

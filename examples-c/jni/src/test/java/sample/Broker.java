@@ -70,7 +70,7 @@ public final class Broker {
                 OutputStream out = new BufferedOutputStream(client.getOutputStream(), 1 << 16)) {
             String asked = in.readLine();
             if ("PRODUCE".equals(asked)) {
-                produce(in, out);
+                produce(client, in, out);
             } else if (asked != null && asked.startsWith("CONSUME ")) {
                 consume(Long.parseLong(asked.substring(8)), out);
             } else {
@@ -82,10 +82,10 @@ public final class Broker {
     }
 
     /** Reads and appends in this thread and answers in another one, so that many messages wait for one sync. */
-    private void produce(BufferedReader in, OutputStream out) throws IOException {
+    private void produce(Socket client, BufferedReader in, OutputStream out) throws IOException {
         BlockingQueue<CompletableFuture<Long>> answers = new ArrayBlockingQueue<>(PENDING);
         CompletableFuture<Long> end = new CompletableFuture<>();
-        Thread answering = new Thread(() -> answer(answers, end, out));
+        Thread answering = new Thread(() -> answer(client, answers, end, out));
         answering.start();
         try {
             try {
@@ -101,7 +101,8 @@ public final class Broker {
         }
     }
 
-    private void answer(BlockingQueue<CompletableFuture<Long>> answers, CompletableFuture<Long> end, OutputStream out) {
+    private void answer(Socket client, BlockingQueue<CompletableFuture<Long>> answers, CompletableFuture<Long> end,
+            OutputStream out) {
         try {
             for (CompletableFuture<Long> answer = answers.take(); answer != end; answer = answers.take()) {
                 if (!answer.isDone()) {
@@ -114,9 +115,18 @@ public final class Broker {
             }
             out.flush();
         } catch (IOException | CompletionException | InterruptedException failed) {
-            // Nothing is answered any more: the client has to ask anew for what it was not told.
+            // Nothing is answered any more: the client has to ask anew for what it was not told, and learns it at once.
             System.err.println("answers end: " + failed);
             answers.clear();
+            close(client);
+        }
+    }
+
+    private static void close(Socket client) {
+        try {
+            client.close();
+        } catch (IOException gone) {
+            // Nobody is left to be told.
         }
     }
 
