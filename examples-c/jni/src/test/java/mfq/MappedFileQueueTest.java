@@ -176,6 +176,7 @@ class MappedFileQueueTest {
                     break;
                 }
             }
+            assertEquals(lines.size(), next);
             assertFalse(reader.tail(Duration.ofMillis(1)).iterator().hasNext());
             queue.append("late".getBytes());
             // What is there needs no time.
