@@ -44,7 +44,7 @@ final class Durability implements Runnable {
             }
         }
         if (isCut) {
-            end(one, new MfqException(Status.END, 0, "the log was cut while the record at " + one.at.offset() + " was appended"));
+            end(one, cut(one, "may have been cut off: it was appended beside a truncation"));
         } else if (isLate) {
             end(one, closed);
         } else {
@@ -76,7 +76,7 @@ final class Durability implements Runnable {
             cuts++;
             pending.removeIf(one -> one.at.end() > offset && cut.add(one));
         }
-        cut.forEach(one -> end(one, new MfqException(Status.END, 0, "the record at " + one.at.offset() + " was cut off")));
+        cut.forEach(one -> end(one, cut(one, "was cut off")));
     }
 
     /** The queue is closed: well, if {@code failure} is null, and then everything that was appended is durable. */
@@ -151,6 +151,10 @@ final class Durability implements Runnable {
             all = drain(Long.MAX_VALUE);
         }
         all.forEach(one -> end(one, failure));
+    }
+
+    private static MfqException cut(Pending one, String how) {
+        return new MfqException(Status.END, 0, "the record at " + one.at.offset() + " " + how);
     }
 
     private List<Pending> drain(long flushed) {

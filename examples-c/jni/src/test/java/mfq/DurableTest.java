@@ -151,11 +151,26 @@ class DurableTest {
     @Test
     void aTruncationIsToldToTheFuturesOfItsQueue() throws Exception {
         try (MappedFileQueue queue = MappedFileQueue.open(dir.resolve("queue"), small().build())) {
-            CompletableFuture<Long> seen = queue.appendDurable("flushed".getBytes()).thenApply(at -> {
-                queue.truncateAfter(at); // a future that depends on one may do that
-                return queue.offsets().committed();
+            Claim claim = queue.claim(8);
+            CompletableFuture<Long> first = queue.appendDurable(new byte[8]);
+            CompletableFuture<Void> isHeldUp = new CompletableFuture<>(), goOn = new CompletableFuture<>();
+            // Whatever becomes durable, nothing completes what is pending but the append itself.
+            first.thenRun(() -> {
+                isHeldUp.complete(null);
+                goOn.join();
             });
-            assertEquals(0L, get(seen));
+            claim.commit();
+            get(isHeldUp);
+            CompletableFuture<Long> pending;
+            do {
+                pending = queue.appendDurable("flushed, perhaps".getBytes());
+            } while (pending.isDone());
+            queue.truncateAfter(claim.offset());
+            CompletableFuture<Long> cut = pending;
+            goOn.complete(null);
+            ExecutionException failed = assertThrows(ExecutionException.class, () -> get(cut));
+            assertEquals(Status.END, ((NotDurableException) failed.getCause()).status());
+            assertEquals(claim.offset(), get(queue.appendDurable("instead".getBytes())));
         }
     }
 

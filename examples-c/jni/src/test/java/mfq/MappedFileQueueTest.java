@@ -133,7 +133,8 @@ class MappedFileQueueTest {
                 assertEquals(at.get(i).end(), queue.read(at.get(i).offset()).next());
             }
             Support.fails(Status.INVALID, "records", () -> queue.appendBatch(List.of()));
-            Support.fails(Status.TOO_LARGE, "the batch does not fit in one file", () -> queue.appendBatch(List.of(new byte[40_000], new byte[40_000])));
+            List<byte[]> large = List.of(new byte[40_000], new byte[40_000]);
+            Support.fails(Status.TOO_LARGE, "the batch does not fit in one file", () -> queue.appendBatch(large));
         }
     }
 
@@ -175,6 +176,7 @@ class MappedFileQueueTest {
                     break;
                 }
             }
+            assertEquals(lines.size(), next);
             assertFalse(reader.tail(Duration.ofMillis(1)).iterator().hasNext());
             queue.append("late".getBytes());
             // What is there needs no time.

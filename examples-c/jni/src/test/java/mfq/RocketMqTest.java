@@ -190,6 +190,7 @@ class RocketMqTest {
     void rocketMqRecoversWhatAKillLeftAtAnyPoint() throws Exception {
         Random random = new Random(5);
         Path root = Files.createDirectory(dir.resolve("killed"));
+        MessageExtEncoder encoder = new MessageExtEncoder(config(root));
         List<Long> acknowledged = new ArrayList<>();
         for (int kill = 0; kill < KILLS; kill++) {
             Process process = Support.jvm(List.of("-Dmfq.input=" + System.getProperty("mfq.input")), Appends.class, root,
@@ -220,7 +221,10 @@ class RocketMqTest {
             store.shutdown();
             try (MappedFileQueue queue = MappedFileQueue.open(root.resolve("commitlog"), commitLog().build())) {
                 assertEquals(Recovery.Ended.PROCESS_DEATH, queue.recovery().ended());
-                assertEquals(queue.offsets().committed(), end, "both find the same end");
+                // One that was copied and not yet committed is whole to RocketMQ alone.
+                int next = encoded(encoder, body(acknowledged.size()), acknowledged.size()).remaining();
+                long more = end - queue.offsets().committed();
+                assertTrue(more == 0 || more == next, "both find the same end: RocketMQ's is " + more + " bytes behind");
                 // What nobody was told of is cut, so that the next process goes on with the same number.
                 long told = acknowledged.get(acknowledged.size() - 1);
                 queue.truncateAfter(told + ByteBuffer.wrap(queue.read(told).bytes()).getInt());
