@@ -63,6 +63,10 @@ final class Durability implements Runnable {
             }
         } catch (MfqException closed) {
             // The queue's end: whoever closes it completes what is left.
+        } catch (RuntimeException | Error failed) {
+            // No memory, or no descriptor to load a class by. Nobody is to wait for this thread.
+            closed(new MfqException(Status.PANIC, 0, "the thread that completes futures has ended: " + failed));
+            throw failed;
         } finally {
             Native.closeEvents(events);
         }
@@ -137,10 +141,12 @@ final class Durability implements Runnable {
         try {
             Native.await(queue, MappedFileQueue.FLUSHED, Long.MAX_VALUE, 0);
         } catch (MfqException failed) {
-            switch (failed.status()) {
-                case TIMEOUT, END -> {} // more can come
-                case CLOSED -> throw failed;
-                default -> endAll(failed);
+            if (failed.status() == Status.CLOSED) {
+                throw failed;
+            }
+            boolean moreCanCome = failed.status() == Status.TIMEOUT || failed.status() == Status.END;
+            if (!moreCanCome) {
+                endAll(failed);
             }
         }
     }

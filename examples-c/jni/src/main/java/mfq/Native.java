@@ -104,11 +104,13 @@ final class Native {
     static MfqException failure(int status, int errno, byte[] sentence, long offset, long end) {
         String text = new String(sentence, StandardCharsets.UTF_8);
         Status known = Status.of(status);
-        return switch (known) {
-            case TIMEOUT -> new MfqTimeoutException(errno, text);
-            case NOT_DURABLE -> new NotDurableException(known, errno, text, new Span(offset, end));
-            case OTHER -> new MfqException(known, errno, "status " + status + ": " + text);
-            default -> new MfqException(known, errno, text);
-        };
+        // No switch: it has a class of its own, and without a descriptor to spare Java could not load it.
+        if (known == Status.TIMEOUT) {
+            return new MfqTimeoutException(errno, text);
+        }
+        if (known == Status.NOT_DURABLE) {
+            return new NotDurableException(known, errno, text, new Span(offset, end));
+        }
+        return new MfqException(known, errno, known == Status.OTHER ? "status " + status + ": " + text : text);
     }
 }

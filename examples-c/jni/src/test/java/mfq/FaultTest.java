@@ -128,6 +128,7 @@ class FaultTest {
                 Span before = queue.append(new byte[1]);
                 // Loads the classes that are needed, as that takes descriptors too.
                 used.appendDurable(new byte[1]).get();
+                fails(Status.TIMEOUT, "", () -> used.awaitFlushed(Long.MAX_VALUE, 0));
                 fails(Status.IO, "", () -> {
                     throw new MfqException(Status.IO, EMFILE, "");
                 });
