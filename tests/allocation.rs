@@ -351,10 +351,9 @@ fn a_panic_in_the_worker_is_reported_and_survived() {
     for call in [Call::SyncData, Call::SyncDirectory, Call::Advise] {
         let dir = scratch();
         let queue = open(dir.path(), &record());
-        let before = queue.os.count(call);
-        queue.os.fail_nth(call, 1, Fault::Panic);
+        let aimed_at = queue.os.fail_nth(call, 1, Fault::Panic);
         queue.append(b"x").unwrap();
-        eventually("the worker came to the call", || queue.os.count(call) > before);
+        eventually("the worker came to the call", || queue.os.count(call) >= aimed_at);
         fill_files(&queue, 3);
         eventually("the worker goes on", || file_starts(dir.path()).len() >= 6);
         queue.close().unwrap();
@@ -736,7 +735,7 @@ fn a_close_that_fails_to_remove_unclaimed_files_leaves_a_queue_that_opens() {
         let queue = open(dir.path(), &Options { files_ahead: 8, ..record() });
         queue.append(b"x").unwrap();
         eventually("eight files ahead", || file_starts(dir.path()).len() == 9);
-        (first..=8).for_each(|nth| queue.os.fail_nth(Call::Unlink, nth, Fault::Errno(libc::EIO)));
+        (first..=8).for_each(|nth| drop(queue.os.fail_nth(Call::Unlink, nth, Fault::Errno(libc::EIO))));
         assert_eq!(queue.close().unwrap_err().status(), Status::Io);
         let reopened = open(dir.path(), &record());
         assert_eq!(read_all(&reopened), [b"x"]);

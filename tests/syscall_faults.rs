@@ -67,11 +67,13 @@ const INTERRUPTIONS: u64 = 100;
 
 fn aim(os: &FaultyOs, call: Call, nth: u64, fault: Fault, times: Times) {
     match times {
-        Times::Once => os.fail_nth(call, nth, fault),
-        Times::ForEver if fault == Fault::Errno(libc::EINTR) => {
-            (nth..nth + INTERRUPTIONS).for_each(|nth| os.fail_nth(call, nth, fault));
+        Times::ForEver if fault != Fault::Errno(libc::EINTR) => os.fail_from(call, nth, fault),
+        _ => {
+            let often = if times == Times::Once { 1 } else { INTERRUPTIONS };
+            for nth in nth..nth + often {
+                os.fail_nth(call, nth, fault);
+            }
         }
-        Times::ForEver => os.fail_from(call, nth, fault),
     }
 }
 

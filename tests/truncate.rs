@@ -479,11 +479,10 @@ fn stop_at_any_call(kinds: &[Options]) {
             for nth in 1.. {
                 let dir = scratch();
                 let (queue, spans) = at_rest(dir.path(), options);
-                queue.os.fail_nth(call, nth, Fault::Hang);
-                let before = queue.os.count(call);
+                let aimed_at = queue.os.fail_nth(call, nth, Fault::Hang);
                 let (has_returned, images) = thread::scope(|scope| {
                     let cutting = scope.spawn(|| truncation.call(&queue, &spans));
-                    eventually("a call or the end", || cutting.is_finished() || queue.os.count(call) >= before + nth);
+                    eventually("a call or the end", || cutting.is_finished() || queue.os.count(call) >= aimed_at);
                     let has_returned = cutting.is_finished();
                     let images = [as_killed_now(dir.path()), as_killed_now(dir.path())];
                     queue.os.heal();
@@ -496,7 +495,7 @@ fn stop_at_any_call(kinds: &[Options]) {
                     check_image(image.path(), options, &spans, rebooted, bounds, &what);
                     cases += 1;
                 }
-                if queue.os.count(call) < before + nth {
+                if queue.os.count(call) < aimed_at {
                     assert!(has_returned);
                     break;
                 }
@@ -526,10 +525,9 @@ fn fail_at_any_call(kinds: &[Options]) {
                 let what = format!("{truncation:?} {call:?} {nth} {options:?}");
                 let dir = scratch();
                 let (queue, spans) = at_rest(dir.path(), options);
-                let before = queue.os.count(call);
-                queue.os.fail_nth(call, nth, Fault::Errno(libc::EIO));
+                let aimed_at = queue.os.fail_nth(call, nth, Fault::Errno(libc::EIO));
                 let outcome = truncation.call(&queue, &spans);
-                let made = queue.os.count(call) >= before + nth;
+                let made = queue.os.count(call) >= aimed_at;
                 queue.os.heal();
                 let bounds = match outcome {
                     Ok(()) => {

@@ -110,11 +110,13 @@ impl FaultyOs {
         Arc::new(FaultyOs { inner, plan, changed, boot_id, device, file_system })
     }
 
-    /// The `nth` call of this kind from now on fails (1 is the next), and no other.
-    pub fn fail_nth(&self, call: Call, nth: u64, fault: Fault) {
+    /// The `nth` call of this kind from now on fails (1 is the next), and no other. Returns what `count` says once it
+    /// was made: threads of the library may make calls at any moment.
+    pub fn fail_nth(&self, call: Call, nth: u64, fault: Fault) -> u64 {
         let mut plan = self.plan.lock();
         let at = plan.made.get(&call).copied().unwrap_or(0) + nth;
         plan.faults.push((call, at..at + 1, fault));
+        at
     }
 
     /// Every call of this kind from now on fails, until `heal`.

@@ -4,6 +4,7 @@
 use mfq::os::{Call, Fault, FaultyOs, native};
 use mfq::{Deadline, Error, Filler, Format, OpenQueue, Options, Queue, ReadOutcome, Result, Span, Status};
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::process::{Child, Command};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, Once};
 use std::time::{Duration, Instant};
-use std::{env, fs, process, thread};
+use std::{env, fs, io, process, thread};
 use tempfile::TempDir;
 
 /// For what has to happen, on a machine however busy. Nothing that works takes a hundredth of it.
@@ -31,7 +32,8 @@ impl Watchdog {
         let what = what.into();
         thread::spawn(move || {
             if ended.recv_timeout(Duration::from_secs(timeout_s)) == Err(RecvTimeoutError::Timeout) {
-                eprintln!("{what}: hung for {timeout_s} s");
+                // Not `eprintln`: what a test prints is kept until it ends, and this one does not.
+                let _ = writeln!(io::stderr(), "{what}: hung for {timeout_s} s");
                 process::abort();
             }
         });
