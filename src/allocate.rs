@@ -5,8 +5,8 @@
 //! A request that is there already is joined, not repeated. An error belongs to its request: whoever waits for it gets
 //! it at once, the next one who asks starts a new attempt, and the worker tries again by itself with growing pauses.
 //!
-//! After a file is handed out the worker makes its directory entry durable and then readies its pages ahead of the
-//! writer, in small steps between which any request goes first.
+//! When no file is to be made, the worker readies pages ahead of the writers, in small steps between which any request
+//! goes first. It never syncs: what waits for a disk is done by the flush thread of that disk.
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -38,10 +38,9 @@ pub(crate) const PREFAULT_AHEAD_BYTES: u64 = 64 << 20;
 /// At most this much in one call, which holds the address-space lock meanwhile; one huge page.
 const PREFAULT_STEP_BYTES: u64 = 2 << 20;
 
-/// New files wait for their sync while a writer is about to enter pages that are not ready, up to this many.
-const MOST_UNSYNCED: usize = 4;
-/// A writer that outruns the worker leaves no time for syncs: of so many files it is remembered that they want one.
-const MOST_REMEMBERED: usize = 64;
+/// Pages so close before the writer are readied at once; those further ahead once their file is durable, as its sync
+/// would write them.
+const PREFAULT_AT_ONCE_BYTES: u64 = PREFAULT_AHEAD_BYTES / 2;
 
 /// Requests of all queues dropped because nobody wanted them any more when the worker came to them.
 static EXPIRED: AtomicU64 = AtomicU64::new(0);
@@ -89,12 +88,10 @@ struct Table {
     requests: HashMap<Key, Request>,
     queued: BTreeMap<Rank, Key>,
     next_ticket: Ticket,
-    /// Creations and syncs under way, by queue.
+    /// Creations under way, by queue.
     in_work: HashMap<u64, usize>,
     /// Files that were made after their request had been withdrawn, by queue.
     withdrawn: Vec<(u64, Arc<MappedFile>)>,
-    /// New files whose directory entry is not durable yet.
-    unsynced: VecDeque<(Arc<QueueFiles>, Arc<MappedFile>)>,
     /// Queues whose writer has come closer to the end of what is ready.
     attention: VecDeque<Arc<QueueFiles>>,
     /// Requests dropped and not logged yet: how, and for which file.
@@ -243,20 +240,10 @@ impl AllocationService {
         files.changed.notify_all();
     }
 
-    /// Returns when nothing is done for a refused queue any more: until then a sync may fail for it.
-    pub fn rest(&self, files: &QueueFiles) {
-        let mut table = self.table.lock();
-        table.unsynced.retain(|(queue, _)| queue.generation != files.generation);
-        while table.in_work.contains_key(&files.generation) {
-            files.changed.wait(&mut table);
-        }
-    }
-
     /// Ends all requests of a refused queue, waits for those in work, and returns the files that nobody claimed.
     pub fn withdraw(&self, files: &QueueFiles) -> Vec<Arc<MappedFile>> {
         let mut table = self.table.lock();
         let mut unclaimed = table.withdraw(files);
-        table.unsynced.retain(|(queue, _)| queue.generation != files.generation);
         table.attention.retain(|queue| queue.generation != files.generation);
         files.changed.notify_all();
         while table.in_work.contains_key(&files.generation) {
@@ -272,19 +259,14 @@ impl AllocationService {
         let mut table = self.table.lock();
         files.begin_to_move_end();
         let mut ready = table.withdraw(files);
-        table.unsynced.retain(|(queue, file)| queue.generation != files.generation || file.end() <= end);
         while table.in_work.contains_key(&files.generation) {
             files.changed.wait(&mut table);
         }
         ready.extend(table.take_withdrawn(files));
+        drop(table);
+        files.forget_new(|file| file.end() > end);
         ready.sort_unstable_by_key(|file| Reverse(file.start()));
         ready
-    }
-
-    /// Nothing is done any more to the files that end at or before `first`: they are removed.
-    pub fn forget_before(&self, files: &QueueFiles, first: u64) {
-        let mut table = self.table.lock();
-        table.unsynced.retain(|(queue, file)| queue.generation != files.generation || file.end() > first);
     }
 
     pub fn stop(&self) {
@@ -310,12 +292,6 @@ impl AllocationService {
             } else if let Some((files, step)) = table.prefault_step() {
                 drop(table);
                 survive("readying pages", || step.take(&files));
-            } else if let Some((files, file)) = table.unsynced.pop_front() {
-                *table.in_work.entry(files.generation).or_default() += 1;
-                drop(table);
-                survive("syncing a new file", || files.make_durable(&file));
-                self.table.lock().end_work(files.generation);
-                files.changed.notify_all();
             } else {
                 let retry_at = table.retry_failed(Instant::now());
                 drop(table);
@@ -348,6 +324,9 @@ impl AllocationService {
         });
         let took = began.elapsed();
         report(files, key.1, took, queued, &outcome);
+        if let Ok(file) = &outcome {
+            files.added(file);
+        }
 
         let mut table = self.table.lock();
         if still_wanted(&table) {
@@ -499,11 +478,7 @@ impl Table {
         match outcome {
             Ok(file) => {
                 file.hold_buffer(request.buffer.take());
-                request.state = State::Ready(file.clone());
-                self.unsynced.push_back((files.clone(), file));
-                if self.unsynced.len() > MOST_REMEMBERED {
-                    self.unsynced.pop_front(); // a flush makes up for it
-                }
+                request.state = State::Ready(file);
                 self.give_attention(files);
             }
             Err(error) => {
@@ -534,17 +509,16 @@ impl Table {
         }
     }
 
-    /// The next pages to ready, for the queue that asked first and has not run far enough ahead. New files are synced
-    /// before, as a sync writes what is readied: but for the pages that a writer is about to enter, unless syncs pile
-    /// up.
+    /// The next pages to ready, for the queue that asked first and neither has run far enough ahead nor waits for a
+    /// sync.
     fn prefault_step(&mut self) -> Option<(Arc<QueueFiles>, PrefaultStep)> {
-        while let Some(files) = self.attention.front() {
-            let Some(step) = self.next_pages(files) else {
-                self.attention.pop_front();
-                continue;
-            };
-            let wait = !self.unsynced.is_empty() && (!step.is_urgent(files) || self.unsynced.len() > MOST_UNSYNCED);
-            return (!wait).then(|| (files.clone(), step));
+        let mut at = 0;
+        while let Some(files) = self.attention.get(at) {
+            match self.next_pages(files) {
+                None => drop(self.attention.remove(at)),
+                Some(step) if step.is_due(files) => return Some((files.clone(), step)),
+                Some(_) => at += 1,
+            }
         }
         None
     }
@@ -581,8 +555,9 @@ struct PrefaultStep {
 }
 
 impl PrefaultStep {
-    fn is_urgent(&self, files: &QueueFiles) -> bool {
-        self.file.start() + self.from < files.writer_at.load(Ordering::Relaxed) + PREFAULT_STEP_BYTES
+    fn is_due(&self, files: &QueueFiles) -> bool {
+        let writer_at = files.writer_at.load(Ordering::Relaxed);
+        self.file.entry_durable() || self.file.start() + self.from < writer_at + PREFAULT_AT_ONCE_BYTES
     }
 
     fn take(self, files: &QueueFiles) -> Result<()> {
@@ -665,7 +640,6 @@ mod tests {
         drop(service.make(table, key, ticket, &files));
         assert_eq!(pool.free(), 0);
         drop(service.withdraw(&queue.files));
-        service.table.lock().unsynced.clear();
         assert_eq!(pool.free(), 2);
         assert!(service.table.lock().requests.is_empty());
         queue.files.directory.remove(0).unwrap(); // as a close does

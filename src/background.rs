@@ -1,5 +1,5 @@
 //! What is flushed without a caller who waits for it: started flushes, what the policy wants ([`crate::policy`]), the
-//! checkpoint.
+//! checkpoint, and then new files.
 //!
 //! The flush thread does it ([`crate::flush_service`]), and nothing here polls: an append that crosses the offset that
 //! a queue waits for wakes it ([`Queue::published`]), and it names a moment to come again only while something waits.
@@ -110,21 +110,30 @@ impl Queue {
             }
         }
     }
+
+    /// When to come again for the other new files: one at a time, as what somebody asks for meanwhile goes first.
+    fn make_new_file_durable(&self) -> Result<Option<Instant>> {
+        self.check_writable()?;
+        let file = self.files.make_next_durable(|| self.poison())?;
+        Ok(file.map(|_| {
+            self.lease.as_ref().expect("only a writer makes files").allocation().wake(); // its pages may be readied
+            Instant::now()
+        }))
+    }
 }
 
 impl Served for Queue {
     fn serve(&self) -> Option<Instant> {
         let _guest = self.files.table.enter();
-        self.serve_until_idle().unwrap_or_else(|error| {
+        let report = |what: &str, error: Error| {
             if error.status() != Status::Closed && error.status() != Status::Poisoned {
-                log::write(Level::Error, format_args!("flushing in the background: {error}"));
+                log::write(Level::Error, format_args!("{what}: {error}"));
             }
             None
-        })
-    }
-
-    fn poison(&self) {
-        Queue::poison(self);
+        };
+        let flush_at = self.serve_until_idle().unwrap_or_else(|error| report("flushing in the background", error));
+        let sync_at = self.make_new_file_durable().unwrap_or_else(|error| report("making a new file durable", error));
+        [flush_at, sync_at].into_iter().flatten().min()
     }
 
     fn poison_by_panic(&self) {

@@ -129,7 +129,7 @@ impl Queue {
             }
         };
         self.sync_range(self.positions.flushed(), up_to).inspect_err(poison)?;
-        // STAGED: the allocation thread may have been told of a failure that this sync was then not told of.
+        // STAGED: the flush thread may have been told of a failure that this sync was then not told of.
         self.check_not_poisoned()?;
         if self.policy.checkpoint_in_flush {
             self.write_checkpoint(up_to, false, &mut self.checkpoint.lock()).inspect_err(poison)?;
@@ -153,7 +153,7 @@ impl Queue {
             }
             at = end;
         }
-        // The allocation thread has done this already, unless the flush came sooner.
+        // The flush thread has done this already, unless the flush came sooner.
         if !new_names.is_empty() {
             self.files.directory.sync()?;
             new_names.iter().for_each(|file| file.set_entry_durable());

@@ -18,8 +18,6 @@ use std::time::Instant;
 pub(crate) trait Served: Send + Sync {
     /// Does all that is due, and tells when to come again if nobody asks before.
     fn serve(&self) -> Option<Instant>;
-    /// A sync for it failed: nothing that it has on its disk can be trusted any more.
-    fn poison(&self);
     /// `serve` ended in a panic.
     fn poison_by_panic(&self);
 }
@@ -76,14 +74,6 @@ impl FlushService {
         table.ask(generation);
         self.shared.woken.notify_one();
         Ok(())
-    }
-
-    /// Tells a queue that a sync for it failed elsewhere.
-    pub fn poison(&self, generation: u64) {
-        // Not held beyond the lock: who withdraws the queue has the last word on it.
-        if let Some(entry) = self.shared.table.lock().queues.get(&generation) {
-            entry.queue.poison();
-        }
     }
 
     /// Lets a queue go, once the thread is done with it.

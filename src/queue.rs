@@ -336,7 +336,6 @@ impl Queue {
     pub fn finish_close(&self) -> Result<()> {
         let _unlock = Unlock(&self.files.directory);
         let Some(lease) = &self.lease else { return Ok(()) };
-        lease.allocation().rest(&self.files); // while a failed sync can still be told to this queue
         if let Some(service) = &self.files.flush_service {
             service.withdraw(self.files.generation);
         }

@@ -5,10 +5,12 @@ use crate::directory::Directory;
 use crate::error::{Error, Result, Status};
 use crate::file_table::FileTable;
 use crate::flush_service::FlushService;
+use crate::log::{self, Level};
 use crate::mapped_file::MappedFile;
 use crate::pool::{Pool, none_free};
 use crate::stats::Counters;
 use parking_lot::{Condvar, Mutex};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -16,6 +18,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Below this size a file has no huge page to gain.
 const HUGE_PAGE_BYTES: u64 = 2 << 20;
+
+/// Of so many new files it is remembered that they want a sync, where a writer outruns the disk.
+const MOST_UNSYNCED: usize = 64;
 
 pub(crate) struct QueueFiles {
     /// Different for each open: requests of a queue closed and opened again are not mistaken for one another.
@@ -36,6 +41,8 @@ pub(crate) struct QueueFiles {
     pub flush_service: Option<Arc<FlushService>>,
     /// Its end is moved back at this moment: no file is made ahead of it.
     end_moves: AtomicBool,
+    /// New files that nothing has made durable yet, in order.
+    unsynced: Mutex<VecDeque<Arc<MappedFile>>>,
     /// Held from a sync by descriptor until its failure is told: another descriptor, opened meanwhile, would not be.
     by_descriptor: Mutex<()>,
     /// Something about this queue's requests changed; goes with the service's table.
@@ -64,6 +71,7 @@ impl QueueFiles {
             huge_pages,
             flush_service,
             end_moves: AtomicBool::new(false),
+            unsynced: Mutex::default(),
             by_descriptor: Mutex::new(()),
             changed: Condvar::new(),
         }
@@ -161,7 +169,7 @@ impl QueueFiles {
             None => file.sync(at, len),
             // Opened again, as a descriptor per file that is not flushed might be too many. An error that nobody was
             // told of yet is told to whoever opens the file next (fsync(2)); the other one who may be is
-            // `make_durable`.
+            // `make_next_durable`.
             Some(_) => {
                 let _after = self.by_descriptor.lock();
                 let fd = self.directory.open_file(file.start(), true)?;
@@ -174,27 +182,43 @@ impl QueueFiles {
         })
     }
 
-    /// Makes a new file's blocks and its name durable.
-    pub fn make_durable(&self, file: &MappedFile) -> Result<()> {
-        if file.entry_durable() {
-            return Ok(());
+    /// Has the flush thread make a new file durable.
+    pub fn added(&self, file: &Arc<MappedFile>) {
+        let mut unsynced = self.unsynced.lock();
+        unsynced.push_back(file.clone());
+        if unsynced.len() > MOST_UNSYNCED {
+            unsynced.pop_front(); // a flush makes up for it
         }
-        // Opened again: the kernel tells a failed write-back once to each open description (fsync(2)), and that of the
-        // mapping is to hear of it at its own sync.
-        let start = file.start();
+        drop(unsynced);
+        let service = self.flush_service.as_ref().expect("only a writer makes files");
+        if let Err(error) = service.ask(self.generation) {
+            log::write(Level::Warn, format_args!("{}: {error}", self.directory.name(file.start())));
+        }
+    }
+
+    /// Nothing is done any more to the new files that are `gone`.
+    pub fn forget_new(&self, gone: impl Fn(&MappedFile) -> bool) {
+        self.unsynced.lock().retain(|file| !gone(file));
+        drop(self.by_descriptor.lock()); // it may be one of them that is synced just now
+    }
+
+    /// Makes the blocks and the name of the next new file durable, and returns it. A failed sync is told to `failed`
+    /// before another descriptor of the file is opened, which would not be told.
+    pub fn make_next_durable(&self, failed: impl FnOnce()) -> Result<Option<Arc<MappedFile>>> {
         let _until_told = self.by_descriptor.lock();
-        let fd = self.directory.open_file(start, true)?;
-        let synced = self.directory.os.sync_data(fd.as_fd());
-        let synced = synced
-            .map_err(|cause| Error::system(format_args!("{}: syncing", self.directory.name(start)), cause))
-            .and_then(|()| self.directory.sync());
-        synced.inspect_err(|_| {
-            if let Some(service) = &self.flush_service {
-                service.poison(self.generation);
-            }
-        })?;
-        file.set_entry_durable();
-        Ok(())
+        let Some(file) = self.unsynced.lock().pop_front() else { return Ok(None) };
+        if !file.entry_durable() {
+            // Opened again: the kernel tells a failed write-back once to each open description (fsync(2)), and that of
+            // the mapping is to hear of it at its own sync.
+            let fd = self.directory.open_file(file.start(), true)?;
+            let synced =
+                self.directory.os.sync_data(fd.as_fd()).map_err(|cause| {
+                    Error::system(format_args!("{}: syncing", self.directory.name(file.start())), cause)
+                });
+            synced.and_then(|()| self.directory.sync()).inspect_err(|_| failed())?;
+            file.set_entry_durable();
+        }
+        Ok(Some(file))
     }
 }
 

@@ -105,7 +105,7 @@ impl Queue {
         self.signal();
         let gone = self.files.table.remove_before(first);
         give_buffers_back(&gone);
-        self.lease.as_ref().expect("only a writer truncates").allocation().forget_before(&self.files, first);
+        self.files.forget_new(|file| file.end() <= first);
         gone.iter().try_for_each(|file| self.files.directory.remove(file.start()))
     }
 

@@ -5,7 +5,7 @@
 mod support;
 
 use mfq::os::{Call, Fault, FaultyOs, native};
-use mfq::{Filler, FlushPolicy, Mode, Options, Status};
+use mfq::{Filler, FlushPolicy, Mode, Options, Status, Which};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -348,15 +348,28 @@ fn a_panic_in_the_worker_is_reported_and_survived() {
         queue.close().unwrap();
     }
     // What it does after a file is ready, too.
-    for call in [Call::SyncData, Call::SyncDirectory, Call::Advise] {
+    let dir = scratch();
+    let queue = open(dir.path(), &record());
+    let aimed_at = queue.os.fail_nth(Call::Advise, 1, Fault::Panic);
+    queue.append(b"x").unwrap();
+    eventually("the worker came to the call", || queue.os.count(Call::Advise) >= aimed_at);
+    fill_files(&queue, 3);
+    eventually("the worker goes on", || file_starts(dir.path()).len() >= 6);
+    queue.close().unwrap();
+}
+
+/// Nobody can say what was synced, and whether a failure was told.
+#[test]
+fn a_panic_while_a_new_file_is_made_durable_poisons_the_queue() {
+    let _alone = alone();
+    for call in [Call::SyncData, Call::SyncDirectory] {
         let dir = scratch();
         let queue = open(dir.path(), &record());
-        let aimed_at = queue.os.fail_nth(call, 1, Fault::Panic);
-        queue.append(b"x").unwrap();
-        eventually("the worker came to the call", || queue.os.count(call) >= aimed_at);
-        fill_files(&queue, 3);
-        eventually("the worker goes on", || file_starts(dir.path()).len() >= 6);
-        queue.close().unwrap();
+        queue.os.fail_nth(call, 1, Fault::Panic);
+        let end = queue.append(b"x").unwrap().end;
+        let waited = queue.wait(Which::Flushed, end, within(GENEROUS_MS));
+        assert_eq!(waited.unwrap_err().status(), Status::Poisoned, "{call:?}");
+        assert_eq!(queue.close().unwrap_err().status(), Status::Poisoned);
     }
 }
 
@@ -653,6 +666,24 @@ fn a_new_files_name_is_made_durable_after_it_is_handed_out() {
     assert_eq!(queue.os.count(Call::SyncDirectory), synced + 1);
 }
 
+#[test]
+fn a_sync_that_hangs_holds_up_no_pages_and_no_files() {
+    let _alone = alone();
+    let (hung, other) = (scratch(), scratch());
+    let options = Options { file_size: 64 << 20, ..record() };
+    let queue = open(hung.path(), &options);
+    queue.os.fail_all(Call::SyncData, Fault::Hang);
+    queue.append(b"x").unwrap();
+    queue.os.wait_hanging(1);
+    eventually("pages ahead", || queue.stats().unwrap().prefaulted_to >= 32 << 20);
+
+    let os = FaultyOs::new(native());
+    os.set_device(1);
+    let busy = try_open_on(os, other.path(), &record()).unwrap();
+    fill_files(&busy, 20);
+    eventually("files ahead, which no writer makes by itself", || file_starts(other.path()).len() >= 22);
+}
+
 /// Which pages of a file the page cache holds.
 fn resident(path: &std::path::Path) -> Vec<bool> {
     let file = fs::File::open(path).unwrap();
@@ -735,7 +766,9 @@ fn a_close_that_fails_to_remove_unclaimed_files_leaves_a_queue_that_opens() {
         let queue = open(dir.path(), &Options { files_ahead: 8, ..record() });
         queue.append(b"x").unwrap();
         eventually("eight files ahead", || file_starts(dir.path()).len() == 9);
-        (first..=8).for_each(|nth| drop(queue.os.fail_nth(Call::Unlink, nth, Fault::Errno(libc::EIO))));
+        for nth in first..=8 {
+            queue.os.fail_nth(Call::Unlink, nth, Fault::Errno(libc::EIO));
+        }
         assert_eq!(queue.close().unwrap_err().status(), Status::Io);
         let reopened = open(dir.path(), &record());
         assert_eq!(read_all(&reopened), [b"x"]);

@@ -245,8 +245,8 @@ impl Script {
     }
 
     fn cut(&mut self, what: &str, end: u64, call: impl FnOnce(&Queue)) {
-        let held = self.disk.holds_worker();
-        self.disk.hold_worker(false); // it is waited for
+        let held = self.disk.holds_flush_thread();
+        self.disk.hold_flush_thread(false); // it is waited for
         self.commit_staged(); // as a truncation does first
         let before = Log::of(self.queue());
         let (index, _) = self.begin(0);
@@ -256,18 +256,15 @@ impl Script {
         self.truncations.push(Truncation { index, first, end, before });
         self.disk.returned.fetch_or(1 << index, SeqCst);
         self.disk.operation(what);
-        self.disk.hold_worker(held);
+        self.disk.hold_flush_thread(held);
     }
 
     fn end(&self) -> u64 {
         self.queue().offsets().unwrap().committed
     }
 
-    /// The files ahead of the writer are there, unless the allocation thread hangs.
+    /// The files ahead of the writer are there.
     fn come_to_rest(&self) {
-        if self.disk.holds_worker() {
-            return;
-        }
         let committed = self.end();
         let ahead = (committed.div_ceil(self.options.file_size) + 2) * self.options.file_size;
         let last = self.path().join(format!("{:020}", ahead - self.options.file_size));
@@ -284,12 +281,12 @@ impl Script {
         self.disk.operation("close");
     }
 
-    /// Everything this is about. The allocation thread's syncs come in time, or late.
+    /// Everything this is about. The flush thread's syncs come in time, or late.
     fn run(&mut self, held: bool) {
         let file = self.options.file_size as usize;
         let framed = self.options.format == Format::Record;
         self.open();
-        self.disk.hold_worker(held);
+        self.disk.hold_flush_thread(held);
         self.append(40);
         self.append(if framed { 0 } else { 1 });
         self.append(600);
@@ -328,7 +325,7 @@ impl Script {
         }
         self.commit_staged();
         self.append(60);
-        self.disk.hold_worker(false);
+        self.disk.hold_flush_thread(false);
         self.come_to_rest();
         self.close();
         self.open();
@@ -343,7 +340,7 @@ impl Script {
     fn run_truncations(&mut self, held: bool) {
         let file = self.options.file_size as usize;
         self.open();
-        self.disk.hold_worker(held);
+        self.disk.hold_flush_thread(held);
         for len in [40, 600, 700, file / 2, 300] {
             self.append(len);
         }
@@ -370,7 +367,7 @@ impl Script {
         let index = self.calls.iter().rposition(begins).expect("a record with which a file begins");
         self.truncate_after(index);
         self.append(222);
-        self.disk.hold_worker(false);
+        self.disk.hold_flush_thread(false);
         self.come_to_rest();
         self.close();
         self.open();
@@ -385,7 +382,7 @@ impl Script {
     /// Somebody else's directory, and then as any other queue.
     fn run_adopted(&mut self, held: bool) {
         self.open();
-        self.disk.hold_worker(held);
+        self.disk.hold_flush_thread(held);
         self.append(400);
         self.append(1100);
         let flushed = self.end();
@@ -402,7 +399,7 @@ impl Script {
         self.append(350);
         self.truncate_before(self.end());
         self.append(120);
-        self.disk.hold_worker(false);
+        self.disk.hold_flush_thread(false);
         self.close();
         self.open();
         self.append(130);
@@ -426,7 +423,7 @@ impl Script {
 
 impl Drop for Script {
     fn drop(&mut self) {
-        self.disk.hold_worker(false); // a close may wait for it
+        self.disk.hold_flush_thread(false); // a close may wait for it
     }
 }
 
@@ -672,7 +669,7 @@ fn most_at_each_moment() -> (u64, usize) {
     env::var("MFQ_CRASH_STATES").map_or((10, 2), |most| (most.parse().expect("MFQ_CRASH_STATES is a number"), 1))
 }
 
-/// With a new script for each of `syncs`: the allocation thread's come in time, or late.
+/// With a new script for each of `syncs`: the flush thread's come in time, or late.
 fn every_crash_state_recovers(name: &str, syncs: &[bool], script: impl Fn(bool) -> Script) {
     let (most, each) = most_at_each_moment();
     let _watchdog = Watchdog::new(name, 300 + 60 * most);
@@ -738,7 +735,7 @@ fn every_crash_state_of_raw_recovers() {
     every_crash_state_recovers("RAW, blanks, files of 4 pages", &[false, true], ran(blanks, Script::run));
 }
 
-/// A late sync would hold up the script: a file is not given back to the disk while the allocation thread syncs it.
+/// A late sync would hold up the script: a file is not given back to the disk while the flush thread syncs it.
 #[test]
 fn every_crash_state_of_staged_recovers() {
     let four_pages = Options { file_size: 4 * page(), ..record() };

@@ -128,7 +128,7 @@ fn whatever_call_of_a_flush_fails_nothing_is_called_durable() {
     }
 }
 
-/// The kernel may report a failed write-back to whoever syncs first: here to the allocation thread.
+/// The kernel may report a failed write-back to whoever syncs first: here to the flush thread.
 #[test]
 fn a_sync_that_failed_for_the_allocation_thread_poisons_the_queue_at_once() {
     let _alone = alone();

@@ -151,7 +151,11 @@ fn writes_that_stop_half_way_go_on() {
             let span = queue.append(&data).unwrap();
             match fault {
                 Fault::Half => queue.os.fail_all(Call::WriteAt, fault),
-                _ => (1..4).for_each(|nth| drop(queue.os.fail_nth(Call::WriteAt, 2 * nth, fault))),
+                _ => {
+                    for nth in [2, 4, 6] {
+                        queue.os.fail_nth(Call::WriteAt, nth, fault);
+                    }
+                }
             }
             let before = queue.os.count(Call::WriteAt);
             commit(&queue);

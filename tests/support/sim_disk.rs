@@ -146,7 +146,7 @@ struct Inner {
     /// An fdatasync of it failed, and its mapping has not been told.
     untold: HashMap<Inode, i32>,
     operation: u64,
-    hold_worker: bool,
+    hold_flush_thread: bool,
     /// What happened at each system call, if somebody wants to know.
     moments: Option<Vec<Moment>>,
 }
@@ -211,7 +211,8 @@ impl SimDisk {
             state.durable.directories.insert(fs::metadata(&path).unwrap().ino(), names);
         }
         let (maps, moments) = (HashMap::new(), None);
-        let inner = Inner { state, live, maps, untold: HashMap::new(), operation: 0, hold_worker: false, moments };
+        let inner =
+            Inner { state, live, maps, untold: HashMap::new(), operation: 0, hold_flush_thread: false, moments };
         Arc::new(SimDisk {
             os,
             inner: Mutex::new(inner),
@@ -252,15 +253,15 @@ impl SimDisk {
         inner.operation += 1;
     }
 
-    /// Syncs of the allocation thread hang, so that they come later than anything else. Not over the end of a queue,
+    /// Syncs of the flush thread hang, so that they come later than anything else. Not over the end of a queue,
     /// which may wait for that thread.
-    pub fn hold_worker(&self, hold: bool) {
-        self.lock().hold_worker = hold;
+    pub fn hold_flush_thread(&self, hold: bool) {
+        self.lock().hold_flush_thread = hold;
         self.released.notify_all();
     }
 
-    pub fn holds_worker(&self) -> bool {
-        self.lock().hold_worker
+    pub fn holds_flush_thread(&self) -> bool {
+        self.lock().hold_flush_thread
     }
 
     /// What a kill of the process would leave now.
@@ -338,9 +339,9 @@ impl SimDisk {
     }
 
     fn wait_if_held(&self) {
-        if thread::current().name() == Some("mfq-alloc") {
+        if thread::current().name() == Some("mfq-flush") {
             let mut inner = self.lock();
-            while inner.hold_worker {
+            while inner.hold_flush_thread {
                 inner = self.released.wait(inner).unwrap_or_else(|poisoned| poisoned.into_inner());
             }
         }
