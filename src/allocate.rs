@@ -324,14 +324,14 @@ impl AllocationService {
         });
         let took = began.elapsed();
         report(files, key.1, took, queued, &outcome);
-        if let Ok(file) = &outcome {
-            files.added(file);
-        }
 
         let mut table = self.table.lock();
+        let made = outcome.as_ref().ok().cloned();
         if still_wanted(&table) {
             table.deliver(key, files, outcome);
-        } else if let Ok(file) = outcome {
+            files.changed.notify_all(); // who waits for it is not to wait for what follows
+            MutexGuard::unlocked(&mut table, || made.inspect(|file| files.added(file)));
+        } else if let Some(file) = made {
             // Withdrawn after its last look. It is removed with the others, from the last one back, so that no gap is
             // left where one of them cannot be: `withdraw` waits for `in_work`.
             table.withdrawn.push((files.generation, file));
@@ -561,11 +561,20 @@ impl PrefaultStep {
     }
 
     fn take(self, files: &QueueFiles) -> Result<()> {
+        let start = self.file.start();
+        let until = start + self.from + self.len;
         // Past it in any case: pages that cannot be readied are left to the writer.
-        files.prefaulted_to.store(self.file.start() + self.from + self.len, Ordering::Relaxed);
-        files
-            .populate(&self.file, self.from, self.len)
-            .map_err(|cause| Error::system(files.directory.name(self.file.start()), cause))
+        let before = files.prefaulted_to.swap(until, Ordering::Relaxed);
+        let populated = files.populate(&self.file, self.from, self.len);
+        // With what a writer has overtaken.
+        let mut at = before;
+        while let Some(file) = files.table.find(at).filter(|_| at < start) {
+            files.expect_readers(&file, at - file.start(), file.end() - at);
+            at = file.end();
+        }
+        let from = before.clamp(start, until) - start;
+        files.expect_readers(&self.file, from, until - start - from);
+        populated.map_err(|cause| Error::system(files.directory.name(start), cause))
     }
 }
 
@@ -640,6 +649,7 @@ mod tests {
         drop(service.make(table, key, ticket, &files));
         assert_eq!(pool.free(), 0);
         drop(service.withdraw(&queue.files));
+        queue.files.forget_new(|_| true);
         assert_eq!(pool.free(), 2);
         assert!(service.table.lock().requests.is_empty());
         queue.files.directory.remove(0).unwrap(); // as a close does

@@ -114,11 +114,11 @@ impl Queue {
     /// When to come again for the other new files: one at a time, as what somebody asks for meanwhile goes first.
     fn make_new_file_durable(&self) -> Result<Option<Instant>> {
         self.check_writable()?;
-        let file = self.files.make_next_durable(|| self.poison())?;
-        Ok(file.map(|_| {
-            self.lease.as_ref().expect("only a writer makes files").allocation().wake(); // its pages may be readied
-            Instant::now()
-        }))
+        if !self.files.make_next_durable(|| self.poison())? {
+            return Ok(None);
+        }
+        self.lease.as_ref().expect("only a writer makes files").allocation().wake(); // its pages may be readied
+        Ok(Some(Instant::now()))
     }
 }
 

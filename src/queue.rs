@@ -180,6 +180,9 @@ impl Queue {
         let checkpoint_in_flush = meta.format == Format::Raw && options.walk.is_none();
         let huge_pages = matches!(options.flush_policy, FlushPolicy::None | FlushPolicy::Interval);
         let files = Arc::new(QueueFiles::new(directory, table, pool.clone(), end, huge_pages, flush_service));
+        if let Some(last) = files.table.last().filter(|_| lease.is_some()) {
+            files.expect_writer(last, end - last.start());
+        }
         let positions = Arc::new(Positions::new(end, checkpoint.durable, pool.is_some()));
         let moved = Arc::new(Event::default());
         let (tail, staged_tail) = match &pool {

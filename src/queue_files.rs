@@ -7,6 +7,7 @@ use crate::file_table::FileTable;
 use crate::flush_service::FlushService;
 use crate::log::{self, Level};
 use crate::mapped_file::MappedFile;
+use crate::os::Advice;
 use crate::pool::{Pool, none_free};
 use crate::stats::Counters;
 use parking_lot::{Condvar, Mutex};
@@ -125,6 +126,7 @@ impl QueueFiles {
             }
         });
         let file = Arc::new(mapped.inspect_err(|_| self.directory.remove_temporary(start))?);
+        self.expect_writer(&file, len);
         file.hold_buffer(buffer);
         Ok(file)
     }
@@ -148,13 +150,29 @@ impl QueueFiles {
             None => MappedFile::new(os, start, map),
             Some(_) => MappedFile::staged(os, start, map, fd),
         });
+        self.expect_writer(&file, 0);
         self.directory.publish_temporary(start)?;
         Ok(file)
     }
 
-    /// Readies pages of a file. Huge ones are asked for right before and not for the whole file: a writer that comes to a
-    /// page that is not ready would have the kernel read 4 MiB and more ahead (`do_sync_mmap_readahead`), which took
-    /// 20 ms where a page takes microseconds.
+    /// No reading ahead from here on, until [`QueueFiles::expect_readers`]: a writer that comes to a page that is not
+    /// ready would have the kernel read up to `read_ahead_kb` ahead of it (`do_sync_mmap_readahead`), which took 20 ms
+    /// where a page takes microseconds.
+    pub fn expect_writer(&self, file: &MappedFile, at: u64) {
+        if self.pool.is_none() {
+            file.advise(Advice::Random, at, file.size() - at);
+        }
+    }
+
+    /// Pages may be gone from memory when they come.
+    pub fn expect_readers(&self, file: &MappedFile, at: u64, len: u64) {
+        if self.pool.is_none() {
+            file.advise(Advice::Normal, at, len);
+        }
+    }
+
+    /// Readies pages of a file. Huge ones are asked for right before and not for the whole file: where a writer comes
+    /// first, one page takes microseconds, and a huge one a quarter of a millisecond.
     pub fn populate(&self, file: &MappedFile, at: u64, len: u64) -> io::Result<()> {
         if self.huge_pages && file.size() >= HUGE_PAGE_BYTES {
             let from = at - at % HUGE_PAGE_BYTES;
@@ -202,11 +220,11 @@ impl QueueFiles {
         drop(self.by_descriptor.lock()); // it may be one of them that is synced just now
     }
 
-    /// Makes the blocks and the name of the next new file durable, and returns it. A failed sync is told to `failed`
-    /// before another descriptor of the file is opened, which would not be told.
-    pub fn make_next_durable(&self, failed: impl FnOnce()) -> Result<Option<Arc<MappedFile>>> {
+    /// Makes the blocks and the name of the next new file durable; false if there is none. A failed sync is told to
+    /// `failed` before another descriptor of the file is opened, which would not be told.
+    pub fn make_next_durable(&self, failed: impl FnOnce()) -> Result<bool> {
         let _until_told = self.by_descriptor.lock();
-        let Some(file) = self.unsynced.lock().pop_front() else { return Ok(None) };
+        let Some(file) = self.unsynced.lock().pop_front() else { return Ok(false) };
         if !file.entry_durable() {
             // Opened again: the kernel tells a failed write-back once to each open description (fsync(2)), and that of
             // the mapping is to hear of it at its own sync.
@@ -218,7 +236,7 @@ impl QueueFiles {
             synced.and_then(|()| self.directory.sync()).inspect_err(|_| failed())?;
             file.set_entry_durable();
         }
-        Ok(Some(file))
+        Ok(true)
     }
 }
 

@@ -350,9 +350,9 @@ fn a_panic_in_the_worker_is_reported_and_survived() {
     // What it does after a file is ready, too.
     let dir = scratch();
     let queue = open(dir.path(), &record());
-    let aimed_at = queue.os.fail_nth(Call::Advise, 1, Fault::Panic);
+    let aimed_at = queue.os.fail_nth(Call::Populate, 1, Fault::Panic);
     queue.append(b"x").unwrap();
-    eventually("the worker came to the call", || queue.os.count(Call::Advise) >= aimed_at);
+    eventually("the worker came to the call", || queue.os.count(Call::Populate) >= aimed_at);
     fill_files(&queue, 3);
     eventually("the worker goes on", || file_starts(dir.path()).len() >= 6);
     queue.close().unwrap();
@@ -365,8 +365,10 @@ fn a_panic_while_a_new_file_is_made_durable_poisons_the_queue() {
     for call in [Call::SyncData, Call::SyncDirectory] {
         let dir = scratch();
         let queue = open(dir.path(), &record());
+        queue.os.fail_nth(call, 1, Fault::Hang);
         queue.os.fail_nth(call, 1, Fault::Panic);
         let end = queue.append(b"x").unwrap().end;
+        queue.os.let_go();
         let waited = queue.wait(Which::Flushed, end, within(GENEROUS_MS));
         assert_eq!(waited.unwrap_err().status(), Status::Poisoned, "{call:?}");
         assert_eq!(queue.close().unwrap_err().status(), Status::Poisoned);
@@ -608,7 +610,7 @@ fn prefault_begins_after_a_file_is_ready_and_never_delays_a_waiter() {
     let _alone = alone();
     let dir = scratch();
     let queue = open(dir.path(), &record());
-    queue.os.fail_all(Call::Advise, Fault::Hang);
+    queue.os.fail_all(Call::Populate, Fault::Hang);
     queue.append(&filling()).unwrap();
     queue.os.wait_hanging(1); // pages are being readied, and will be for ever
     fill_files(&queue, 5);
@@ -627,7 +629,7 @@ fn pages_are_readied_in_small_steps_and_never_by_who_appends() {
         let dir = scratch();
         let queue =
             open(dir.path(), &Options { file_size, flush_policy, flush_least_pages: u32::MAX, mode, ..record() });
-        queue.os.fail_from(Call::Advise, 3, Fault::Hang);
+        queue.os.fail_from(Call::Populate, 3, Fault::Hang);
         queue.append(b"x").unwrap();
         queue.os.wait_hanging(1); // in the first file, or in one ahead of it
         let writers: Vec<_> = thread::scope(|scope| {
@@ -684,6 +686,46 @@ fn a_sync_that_hangs_holds_up_no_pages_and_no_files() {
     eventually("files ahead, which no writer makes by itself", || file_starts(other.path()).len() >= 22);
 }
 
+/// A writer that comes to a page that is not ready waits for that page alone; a reader whose page is gone from memory
+/// wants the next ones too.
+#[test]
+fn nothing_is_read_ahead_of_the_writer_and_everything_of_readers() {
+    let _alone = alone();
+    let dir = scratch();
+    let no_huge_pages = Options { flush_policy: FlushPolicy::LeastPages, flush_least_pages: u32::MAX, ..record() };
+    let options = Options { file_size: 96 << 20, ..no_huge_pages.clone() };
+    let megabytes = |queue: &Opened, count: usize| {
+        for _ in 0..count {
+            queue.append(&[1; 1 << 20]).unwrap();
+        }
+    };
+    let becomes = |queue: &Opened, wanted: &[bool]| {
+        eventually("pages are readied", || mapped_with("rr", &queue.file(0)) == wanted);
+    };
+    let queue = open(dir.path(), &options);
+    megabytes(&queue, 10);
+    becomes(&queue, &[false, true]);
+    queue.close().unwrap();
+    let os = FaultyOs::new(native());
+    os.fail_all(Call::Populate, Fault::Hang);
+    let queue = try_open_on(os, dir.path(), &options).unwrap();
+    assert_eq!(mapped_with("rr", &queue.file(0)), [false, true]);
+    queue.os.heal();
+    megabytes(&queue, 40);
+    becomes(&queue, &[false]);
+
+    // Where the writer has been faster, too.
+    let dir = scratch();
+    let queue = open(dir.path(), &Options { file_size: 4 << 20, ..no_huge_pages });
+    queue.os.fail_all(Call::Populate, Fault::Hang);
+    megabytes(&queue, 40);
+    queue.os.wait_hanging(1);
+    queue.os.heal();
+    let full = queue.offsets().unwrap().committed / (4 << 20);
+    let files = (0..full).map(|index| queue.file(index * (4 << 20)));
+    files.for_each(|file| eventually("all of it is behind", || mapped_with("rr", &file) == [false]));
+}
+
 /// Which pages of a file the page cache holds.
 fn resident(path: &std::path::Path) -> Vec<bool> {
     let file = fs::File::open(path).unwrap();
@@ -714,7 +756,7 @@ fn an_older_kernels_fall_back_populates_without_changing_content() {
     let dir = scratch();
     let options = Options { file_size: 64 * page(), ..record() };
     let os = FaultyOs::new(native());
-    os.fail_all(Call::Advise, Fault::Errno(libc::EINVAL)); // MADV_POPULATE_WRITE is unknown before Linux 5.14
+    os.fail_all(Call::Populate, Fault::Errno(libc::EINVAL)); // MADV_POPULATE_WRITE is unknown before Linux 5.14
     let queue = try_open_on(os, dir.path(), &options).unwrap();
     let payloads: Vec<Vec<u8>> = (0..1000).map(|index| vec![index as u8; 700]).collect();
     for payload in &payloads {
@@ -736,9 +778,9 @@ fn what_is_prefaulted_ahead_is_bounded() {
     let end = queue.append(b"x").unwrap().end;
     eventually("it has come far", || queue.stats().unwrap().prefaulted_to >= bound);
     eventually("the worker has nothing to do", || {
-        let advised = queue.os.count(Call::Advise);
+        let advised = queue.os.count(Call::Populate);
         thread::sleep(Duration::from_millis(20));
-        queue.os.count(Call::Advise) == advised && file_starts(dir.path()).len() == 3
+        queue.os.count(Call::Populate) == advised && file_starts(dir.path()).len() == 3
     });
     assert!(queue.stats().unwrap().prefaulted_to <= end + bound);
 }

@@ -104,7 +104,7 @@ fn a_failed_sync_poisons_and_flushed_does_not_move() {
     }
 }
 
-/// The next file's name is not durable, as the worker hangs, so a flush makes it durable itself.
+/// The next file's name is not durable, as the flush thread hangs, so a flush makes it durable itself.
 #[test]
 fn whatever_call_of_a_flush_fails_nothing_is_called_durable() {
     let _alone = alone();
@@ -113,7 +113,10 @@ fn whatever_call_of_a_flush_fails_nothing_is_called_durable() {
         let checkpoint = [Call::WriteAt, Call::SyncData].into_iter().filter(|_| options.format == Format::Raw);
         for call in [Call::SyncRange, Call::SyncDirectory].into_iter().chain(checkpoint) {
             let (stuck, dir) = (scratch(), scratch());
-            let stuck = hanging_queue(&stuck);
+            let stuck = open(stuck.path(), &options);
+            stuck.os.fail_nth(Call::SyncData, 1, Fault::Hang);
+            stuck.append(b"x").unwrap();
+            stuck.os.wait_hanging(1);
             let queue = open(dir.path(), &options);
             queue.append(b"x").unwrap();
             queue.os.fail_all(call, Fault::Errno(libc::EIO));
@@ -130,13 +133,15 @@ fn whatever_call_of_a_flush_fails_nothing_is_called_durable() {
 
 /// The kernel may report a failed write-back to whoever syncs first: here to the flush thread.
 #[test]
-fn a_sync_that_failed_for_the_allocation_thread_poisons_the_queue_at_once() {
+fn a_sync_that_failed_in_the_background_poisons_the_queue_at_once() {
     let _alone = alone();
     for options in both() {
         let dir = scratch();
         let queue = open(dir.path(), &options);
+        queue.os.fail_all(Call::SyncData, Fault::Hang);
         queue.os.fail_all(Call::SyncData, Fault::Errno(libc::EIO));
         let end = queue.append(b"precious").unwrap().end;
+        queue.os.let_go();
         let waited = queue.wait(Which::Flushed, end, within(GENEROUS_MS));
         assert_eq!(waited.unwrap_err().status(), Status::Poisoned, "nobody has to flush to be told");
         queue.os.heal();
@@ -164,7 +169,7 @@ fn what_a_poisoned_queue_could_not_write_is_made_dirty_again_by_the_next_open() 
         let os = FaultyOs::new(native());
         os.fail_all(Call::Allocate, Fault::Errno(libc::ENOSPC));
         let queue = try_open_on(os, dir.path(), &options).unwrap();
-        assert!(queue.os.count(Call::Advise) >= 2, "both files are populated for writing");
+        assert!(queue.os.count(Call::Populate) >= 2, "both files are populated for writing");
         flush(&queue, end).unwrap();
         assert_eq!(queue.offsets().unwrap().flushed, end);
     }

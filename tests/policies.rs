@@ -6,7 +6,6 @@ mod support;
 use mfq::os::{Call, Fault, FaultyOs, native};
 use mfq::{Filler, FlushPolicy, Format, Options, Status, Which};
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 use support::*;
 
@@ -242,14 +241,6 @@ fn a_queue_at_rest_costs_no_time_of_the_flush_thread() {
     }
 }
 
-/// Of each mapped part of a file.
-fn asks_for_huge_pages(file: &Path) -> Vec<bool> {
-    let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
-    let parts = smaps.split(file.to_str().unwrap()).skip(1);
-    let flags = |part: &str| part.lines().find_map(|line| line.strip_prefix("VmFlags:")).unwrap().to_owned();
-    parts.map(|part| flags(part).split(' ').any(|flag| flag == "hg")).collect()
-}
-
 /// A sync of a huge page writes 2 MiB where 4 KiB would do.
 #[test]
 fn files_are_asked_to_be_of_huge_pages_only_where_syncs_are_rare() {
@@ -265,7 +256,7 @@ fn files_are_asked_to_be_of_huge_pages_only_where_syncs_are_rare() {
         let queue = open(dir.path(), &Options { file_size: 4 << 20, ..with_policy(policy) });
         queue.append(b"x").unwrap();
         eventually("the first half is ready", || queue.stats().unwrap().prefaulted_to >= 4 << 20);
-        assert_eq!(asks_for_huge_pages(&queue.file(0))[0], wanted, "{policy:?}");
+        assert_eq!(mapped_with("hg", &queue.file(0))[0], wanted, "{policy:?}");
     }
 }
 
@@ -275,10 +266,10 @@ fn a_writer_that_comes_to_pages_that_are_not_ready_gets_small_ones() {
     let _alone = alone();
     let dir = scratch();
     let queue = open(dir.path(), &Options { file_size: 4 << 20, ..with_policy(FlushPolicy::None) });
-    queue.os.fail_nth(Call::Advise, 3, Fault::Hang); // two for each 2 MiB: huge pages, and to populate
+    queue.os.fail_nth(Call::Populate, 1, Fault::Hang); // of the first 2 MiB
     queue.append(b"x").unwrap();
     queue.os.wait_hanging(1);
-    assert_eq!(asks_for_huge_pages(&queue.file(0)), [true, false]);
+    assert_eq!(mapped_with("hg", &queue.file(0)), [true, false]);
     queue.os.heal();
-    eventually("the other half follows", || asks_for_huge_pages(&queue.file(0)) == [true]);
+    eventually("the other half follows", || mapped_with("hg", &queue.file(0)) == [true]);
 }

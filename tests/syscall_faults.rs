@@ -45,7 +45,7 @@ fn errnos(call: Call) -> &'static [i32] {
         Call::WriteAt => &[EIO, ENOSPC, EDQUOT, EFBIG, EINTR, EPERM, EROFS, EAGAIN],
         Call::SyncDirectory | Call::SyncData => &[EIO, ENOSPC, EDQUOT, EROFS, EINTR, EINVAL],
         Call::Map | Call::MapPrivate | Call::MapOver => &[ENOMEM, EACCES, EAGAIN, ENFILE, EPERM, ENODEV, EOVERFLOW],
-        Call::Advise => &[EAGAIN, EINVAL, EIO, ENOMEM, EPERM, EFAULT, EHWPOISON],
+        Call::Advise | Call::Populate => &[EAGAIN, EINVAL, EIO, ENOMEM, EPERM, EFAULT, EHWPOISON],
         Call::SyncRange => &[EIO, EBUSY, ENOMEM, ENOSPC, EDQUOT, EROFS],
         Call::BootId => &[EACCES, EMFILE, ENFILE, ENOMEM, EIO],
         Call::MountId => &[EACCES, ENOMEM, ENOSYS, EPERM, EIO],

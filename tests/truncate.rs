@@ -372,7 +372,7 @@ fn the_beginning_moves_by_whole_files_and_never_past_the_last() {
 /// What a truncation asks of the system, in both modes, in MMAP alone, in STAGED alone.
 const CALLS: [Call; 7] =
     [Call::Open, Call::Allocate, Call::WriteAt, Call::SyncData, Call::Unlink, Call::Rename, Call::SyncDirectory];
-const MAPPED_CALLS: [Call; 2] = [Call::Map, Call::Advise];
+const MAPPED_CALLS: [Call; 3] = [Call::Map, Call::Advise, Call::Populate];
 const STAGED_CALLS: [Call; 3] = [Call::ReadAt, Call::MapPrivate, Call::MapOver];
 
 fn calls_of(options: &Options) -> Vec<Call> {

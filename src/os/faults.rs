@@ -31,6 +31,8 @@ pub enum Call {
     MapPrivate,
     MapOver,
     LockMemory,
+    Populate,
+    /// A hint, as all other advice is: whether it fails is not looked at.
     Advise,
     SyncRange,
     BootId,
@@ -43,7 +45,7 @@ pub enum Call {
 
 impl Call {
     /// All that can fail.
-    pub const ALL: [Call; 24] = [
+    pub const ALL: [Call; 25] = [
         Call::Open,
         Call::MakeDirectory,
         Call::Stat,
@@ -62,6 +64,7 @@ impl Call {
         Call::MapPrivate,
         Call::MapOver,
         Call::LockMemory,
+        Call::Populate,
         Call::Advise,
         Call::SyncRange,
         Call::BootId,
@@ -79,7 +82,7 @@ pub enum Fault {
     Half,
     /// The call panics, as a bug in the library would.
     Panic,
-    /// The call blocks until `FaultyOs::heal`, then goes through.
+    /// The call blocks until `FaultyOs::heal` or `let_go`, then goes through, or to the next fault aimed at it.
     Hang,
 }
 
@@ -194,22 +197,21 @@ impl FaultyOs {
         let aimed = |plan: &Plan| {
             plan.faults.iter().find(|(c, at, _)| *c == call && at.contains(&ordinal)).map(|(_, _, fault)| *fault)
         };
+        if aimed(&plan) == Some(Fault::Hang) {
+            plan.hanging += 1;
+            self.changed.notify_all();
+            while aimed(&plan) == Some(Fault::Hang) {
+                self.changed.wait(&mut plan);
+            }
+            plan.hanging -= 1;
+        }
         match aimed(&plan) {
-            None => Ok(len),
+            None | Some(Fault::Hang) => Ok(len),
             Some(Fault::Half) => Ok(len.div_ceil(2)),
             Some(Fault::Errno(errno)) => Err(io::Error::from_raw_os_error(errno)),
             Some(Fault::Panic) => {
                 drop(plan);
                 panic!("injected into {call:?} number {ordinal}")
-            }
-            Some(Fault::Hang) => {
-                plan.hanging += 1;
-                self.changed.notify_all();
-                while aimed(&plan) == Some(Fault::Hang) {
-                    self.changed.wait(&mut plan);
-                }
-                plan.hanging -= 1;
-                Ok(len)
             }
         }
     }
@@ -315,10 +317,11 @@ impl Os for FaultyOs {
     }
 
     fn advise(&self, map: &MmapRaw, advice: Advice, offset: usize, len: usize) -> io::Result<()> {
-        if advice == Advice::PopulateWrite {
+        let populates = advice == Advice::PopulateWrite;
+        if populates {
             self.plan.lock().populated.push((len, thread::current().id()));
         }
-        self.enter(Call::Advise)?;
+        self.enter(if populates { Call::Populate } else { Call::Advise })?;
         self.inner.advise(map, advice, offset, len)
     }
 
