@@ -151,8 +151,7 @@ fn replace_page(address: usize) -> bool {
         // SAFETY: the range lies in a mapping of ours, whose bytes are accessed through raw pointers and atomics only.
         unsafe { libc::mmap(from as *mut c_void, len, protection, kind, -1, 0) != libc::MAP_FAILED }
     };
-    // SAFETY: takes nothing.
-    let alone = (0..MOST_TRIES).any(|_| !BUSY.swap(true, Ordering::Acquire) || unsafe { libc::sched_yield() } != 0);
+    let alone = (0..MOST_TRIES).any(|_| is_the_only_one());
     let page = address - address % page_bytes;
     // Where there is no room for the two mappings more that this makes: all of the file makes none.
     let replaced = replace(page, page + page_bytes) || {
@@ -164,6 +163,16 @@ fn replace_page(address: usize) -> bool {
         BUSY.store(false, Ordering::Release);
     }
     replaced
+}
+
+/// Lets others run if it is not.
+fn is_the_only_one() -> bool {
+    let alone = !BUSY.swap(true, Ordering::Acquire);
+    if !alone {
+        // SAFETY: takes nothing.
+        unsafe { libc::sched_yield() };
+    }
+    alone
 }
 
 fn give_up_spare() {

@@ -237,9 +237,9 @@ public final class MappedFileQueue implements AutoCloseable {
         }
     }
 
-    /** The window to read this view through: this one if it can be, else one of the file it is in. */
-    Window around(Window window, long[] view) {
-        return window != null && window.holds(view) ? window : Window.at(handle.queue, view[2]);
+    /** The window for the memory of this claim or view: this one if it can be, else one of the file it is in. */
+    Window around(Window window, long[] place) {
+        return window != null && window.holds(place) ? window : Window.at(handle.queue, place[2]);
     }
 
     /** For where a truncation has just put another file in the place of the one the view is in. It must not end meanwhile. */
@@ -365,11 +365,9 @@ public final class MappedFileQueue implements AutoCloseable {
     }
 
     private ByteBuffer inPlace(long[] claim) {
-        Window window = claimed;
-        if (window == null || !window.holds(claim[0], claim[1])) {
-            claimed = window = Window.at(handle.queue, claim[2]);
-        }
-        return window.writable(claim[0], claim[1]);
+        Window window = around(claimed, claim);
+        claimed = window;
+        return window.writable(claim);
     }
 
     /** What has to be closed, apart from the object that the garbage collector watches. */

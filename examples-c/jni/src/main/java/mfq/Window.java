@@ -42,19 +42,20 @@ final class Window {
         return new Window(file, info[5], info[1]);
     }
 
-    boolean holds(long[] view) {
-        return holds(view[0], view[1]);
+    /** Whether the memory of a claim or a view, which its first two numbers say, is part of it. */
+    boolean holds(long[] place) {
+        return place[0] >= base && place[0] + place[1] <= base + writable.capacity();
     }
 
-    boolean holds(long address, long len) {
-        return address >= base && address + len <= base + writable.capacity();
-    }
-
-    ByteBuffer writable(long address, long len) {
-        return writable.slice((int) (address - base), (int) len);
+    ByteBuffer writable(long[] claim) {
+        return part(writable, claim);
     }
 
     ByteBuffer readable(long[] view) {
-        return readable.slice((int) (view[0] - base), (int) view[1]);
+        return part(readable, view);
+    }
+
+    private ByteBuffer part(ByteBuffer whole, long[] place) {
+        return whole.slice((int) (place[0] - base), (int) place[1]);
     }
 }
