@@ -81,7 +81,10 @@ impl Queue {
         Ok(())
     }
 
-    fn serve_until_idle(&self) -> Result<Option<Instant>> {
+    fn flush_until_idle(&self) -> Result<Option<Instant>> {
+        if !self.policy.has_work(self.positions.flushed()) {
+            return Ok(None); // asked for a new file
+        }
         let (policy, schedule) = (&self.policy, &mut *self.policy.schedule.lock());
         loop {
             self.check_writable()?;
@@ -131,7 +134,7 @@ impl Served for Queue {
             }
             None
         };
-        let flush_at = self.serve_until_idle().unwrap_or_else(|error| report("flushing in the background", error));
+        let flush_at = self.flush_until_idle().unwrap_or_else(|error| report("flushing in the background", error));
         let sync_at = self.make_new_file_durable().unwrap_or_else(|error| report("making a new file durable", error));
         [flush_at, sync_at].into_iter().flatten().min()
     }

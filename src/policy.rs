@@ -73,6 +73,12 @@ impl Policy {
         matches!(self.kind, FlushPolicy::Interval | FlushPolicy::LeastPages)
     }
 
+    /// Whether there may be anything to flush, or a checkpoint to write.
+    pub fn has_work(&self, flushed: u64) -> bool {
+        let started = self.started.load(Ordering::SeqCst) > flushed;
+        self.follows_appends() || started || self.checkpoint.load(Ordering::Acquire) != NOT_WANTED
+    }
+
     /// The least end of data that makes enough pages wait.
     fn enough_at(&self, flushed: u64) -> u64 {
         (flushed / self.page_bytes + self.least_pages - 1).saturating_mul(self.page_bytes) + 1
