@@ -41,6 +41,10 @@ const PREFAULT_STEP_BYTES: u64 = 2 << 20;
 /// Pages so close before the writer are readied at once; those further ahead once their file is durable, as its sync
 /// would write them.
 const PREFAULT_AT_ONCE_BYTES: u64 = PREFAULT_AHEAD_BYTES / 2;
+/// A fast writer that comes so close is overtaken, and readies by itself the pages that are left out: it would wait for each
+/// step, for all the pages in it, where one takes microseconds.
+const TOO_CLOSE_BYTES: u64 = 2 * PREFAULT_STEP_BYTES;
+const LEFT_OUT_BYTES: u64 = 4 * PREFAULT_STEP_BYTES;
 
 /// Requests of all queues dropped because nobody wanted them any more when the worker came to them.
 static EXPIRED: AtomicU64 = AtomicU64::new(0);
@@ -148,9 +152,8 @@ impl AllocationService {
         }
     }
 
-    /// The writer has reached `writer_at`: pages ahead of it are to be readied. `wake` makes it start.
-    pub fn prefault_ahead(&self, files: &Arc<QueueFiles>, writer_at: u64) {
-        files.writer_at.fetch_max(writer_at, Ordering::Relaxed);
+    /// Pages ahead of the writer are to be readied. `wake` makes it start.
+    pub fn prefault_ahead(&self, files: &Arc<QueueFiles>) {
         let mut table = self.table.lock();
         table.give_attention(files);
     }
@@ -525,7 +528,17 @@ impl Table {
 
     fn next_pages(&self, files: &QueueFiles) -> Option<PrefaultStep> {
         let writer_at = files.writer_at.load(Ordering::Relaxed);
-        let from = files.prefaulted_to.load(Ordering::Relaxed).max(writer_at);
+        let ready_to = files.prefaulted_to.load(Ordering::Relaxed);
+        // Since the last step: one that has just begun is not fast.
+        let is_fast = files.writer_seen_at.load(Ordering::Relaxed) + PREFAULT_STEP_BYTES / 2 <= writer_at;
+        let is_too_close = is_fast && ready_to < writer_at + TOO_CLOSE_BYTES;
+        let left_out = is_too_close.then_some(writer_at + LEFT_OUT_BYTES);
+        left_out
+            .and_then(|from| self.pages_from(files, from, writer_at))
+            .or_else(|| self.pages_from(files, ready_to.max(writer_at), writer_at))
+    }
+
+    fn pages_from(&self, files: &QueueFiles, from: u64, writer_at: u64) -> Option<PrefaultStep> {
         let until = writer_at.saturating_add(PREFAULT_AHEAD_BYTES);
         if from >= until {
             return None;
@@ -562,18 +575,11 @@ impl PrefaultStep {
 
     fn take(self, files: &QueueFiles) -> Result<()> {
         let start = self.file.start();
-        let until = start + self.from + self.len;
         // Past it in any case: pages that cannot be readied are left to the writer.
-        let before = files.prefaulted_to.swap(until, Ordering::Relaxed);
+        files.prefaulted_to.store(start + self.from + self.len, Ordering::Relaxed);
+        files.writer_has_passed();
         let populated = files.populate(&self.file, self.from, self.len);
-        // With what a writer has overtaken.
-        let mut at = before;
-        while let Some(file) = files.table.find(at).filter(|_| at < start) {
-            files.expect_readers(&file, at - file.start(), file.end() - at);
-            at = file.end();
-        }
-        let from = before.clamp(start, until) - start;
-        files.expect_readers(&self.file, from, until - start - from);
+        files.expect_readers(&self.file, self.from, self.len);
         populated.map_err(|cause| Error::system(files.directory.name(start), cause))
     }
 }

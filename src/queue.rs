@@ -79,6 +79,8 @@ const LOST_PAGE: u32 = 16;
 
 /// The writer asks for more pages each time it has used this much of what was readied for it.
 const ATTENTION_BYTES: u64 = PREFAULT_AHEAD_BYTES / 4;
+/// How exactly the allocation thread knows where the writer is.
+const POSITION_BYTES: u64 = PREFAULT_AHEAD_BYTES / 64;
 /// A writer that has to wait for files gets more of them ahead, up to this.
 const MOST_FILES_AHEAD: u32 = 8;
 
@@ -113,7 +115,7 @@ pub struct Queue {
     pub(crate) staging: Option<Arc<Staging>>,
     committer: Mutex<Option<JoinHandle<()>>>,
     state: AtomicU32,
-    /// The lesser of the two below: appends that reach it do more than appends.
+    /// The least of those below: appends that reach it do more than appends.
     attention_at: AtomicU64,
     attention: Mutex<Attention>,
     files_ahead: AtomicU32,
@@ -122,8 +124,10 @@ pub struct Queue {
 
 /// Which ends of appends somebody waits for.
 pub(crate) struct Attention {
-    /// They tell the allocation service where the writer is.
+    /// They ask the allocation service for what comes next.
     pub allocation_at: u64,
+    /// They note where the writer is, for the allocation thread to see.
+    position_at: u64,
     /// They wake the flush thread.
     flush_at: u64,
 }
@@ -214,7 +218,7 @@ impl Queue {
             committer: Mutex::new(None),
             state: AtomicU32::new(if options.read_only { READ_ONLY } else { 0 }),
             attention_at: AtomicU64::new(0),
-            attention: Mutex::new(Attention { allocation_at: 0, flush_at: u64::MAX }),
+            attention: Mutex::new(Attention { allocation_at: 0, position_at: 0, flush_at: u64::MAX }),
             files_ahead: AtomicU32::new(options.files_ahead()),
             lease,
         });
@@ -512,7 +516,8 @@ impl Queue {
     pub(crate) fn set_attention<T>(&self, change: impl FnOnce(&mut Attention) -> T) -> T {
         let mut attention = self.attention.lock();
         let result = change(&mut attention);
-        self.attention_at.store(attention.allocation_at.min(attention.flush_at), Ordering::Relaxed);
+        let least = attention.allocation_at.min(attention.position_at).min(attention.flush_at);
+        self.attention_at.store(least, Ordering::Relaxed);
         result
     }
 
@@ -530,8 +535,10 @@ impl Queue {
             if flushes {
                 attention.flush_at = u64::MAX; // until the thread has looked
             }
+            attention.position_at = writer_at + POSITION_BYTES;
             (writer_at >= attention.allocation_at, flushes)
         });
+        self.files.writer_at.fetch_max(writer_at, Ordering::Relaxed);
         if allocates {
             self.ask_for_files(writer_at, last);
         }
@@ -540,7 +547,6 @@ impl Queue {
         }
     }
 
-    /// Tells the allocation service where the writer is.
     fn ask_for_files(&self, writer_at: u64, last: &MappedFile) {
         let Some(lease) = &self.lease else { return };
         let mut ahead = self.files_ahead.load(Ordering::Relaxed);
@@ -553,7 +559,7 @@ impl Queue {
         self.set_attention(|attention| attention.allocation_at = again_at);
         let allocation = lease.allocation();
         allocation.look_ahead(&self.files, ahead);
-        allocation.prefault_ahead(&self.files, writer_at);
+        allocation.prefault_ahead(&self.files);
         allocation.wake();
     }
 

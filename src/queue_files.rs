@@ -31,8 +31,10 @@ pub(crate) struct QueueFiles {
     /// STAGED: where appends store.
     pub pool: Option<Arc<Pool>>,
     pub counters: Counters,
-    /// Where the writer was when it last asked for attention.
+    /// Where the writer was when it last said so.
     pub writer_at: AtomicU64,
+    /// Where the allocation thread saw it last.
+    pub writer_seen_at: AtomicU64,
     pub prefaulted_to: AtomicU64,
     /// The queue is closing: no file is handed out any more.
     closed: AtomicBool,
@@ -67,6 +69,7 @@ impl QueueFiles {
             pool,
             counters: Counters::default(),
             writer_at: AtomicU64::new(writer_at),
+            writer_seen_at: AtomicU64::new(writer_at),
             prefaulted_to: AtomicU64::new(writer_at),
             closed: AtomicBool::new(false),
             huge_pages,
@@ -97,6 +100,7 @@ impl QueueFiles {
     /// The writer is at `end` now, with nothing made ahead of it.
     pub fn end_moved(&self, end: u64) {
         self.writer_at.store(end, Ordering::Relaxed);
+        self.writer_seen_at.store(end, Ordering::Relaxed);
         self.prefaulted_to.store(end, Ordering::Relaxed);
         self.end_moves.store(false, Ordering::Release);
     }
@@ -168,6 +172,18 @@ impl QueueFiles {
     pub fn expect_readers(&self, file: &MappedFile, at: u64, len: u64) {
         if self.pool.is_none() {
             file.advise(Advice::Normal, at, len);
+        }
+    }
+
+    /// What lies behind the writer was left to it, in part.
+    pub fn writer_has_passed(&self) {
+        let writer_at = self.writer_at.load(Ordering::Relaxed);
+        let mut at =
+            self.writer_seen_at.swap(writer_at, Ordering::Relaxed).max(self.table.first().unwrap_or(writer_at));
+        while let Some(file) = self.table.find(at).filter(|_| at < writer_at) {
+            let end = file.end().min(writer_at);
+            self.expect_readers(&file, at - file.start(), end - at);
+            at = end;
         }
     }
 

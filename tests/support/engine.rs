@@ -371,11 +371,13 @@ pub fn wait_to_be_killed(says: &str) -> ! {
     }
 }
 
-/// Whether each part of a file's mapping has this flag (`VmFlags` in proc_pid_smaps(5)): "hg" asks for huge pages, "rr"
-/// for no reading ahead.
+/// Whether the parts of a file's mapping have this flag (`VmFlags` in proc_pid_smaps(5)), neighbours that agree as one:
+/// "hg" asks for huge pages, "rr" for no reading ahead.
 pub fn mapped_with(flag: &str, file: &Path) -> Vec<bool> {
     let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
     let parts = smaps.split(file.to_str().unwrap()).skip(1);
     let flags = |part: &str| part.lines().find_map(|line| line.strip_prefix("VmFlags:")).unwrap().to_owned();
-    parts.map(|part| flags(part).split(' ').any(|other| other == flag)).collect()
+    let mut has: Vec<_> = parts.map(|part| flags(part).split(' ').any(|other| other == flag)).collect();
+    has.dedup();
+    has
 }
