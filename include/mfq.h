@@ -473,7 +473,7 @@ typedef struct {
   uint64_t oldest_claim_offset;
   // How long it has been open, in milliseconds; 0 if there is none.
   uint64_t oldest_claim_age_ms;
-  // The offset up to which pages are ready in memory ahead of the writer.
+  // The offset up to which pages are ready in memory ahead of the writer, but for what a fast one readies by itself.
   uint64_t prefaulted_to;
   // How long creations took: [i] counts those that took less than 2^i microseconds and not less than 2^(i-1), the
   // last one all that took longer.

@@ -28,7 +28,7 @@ pub struct Stats {
     /// 0 while no claim is open.
     pub oldest_claim_offset: u64,
     pub oldest_claim_age_ms: u64,
-    /// Pages below this offset were made ready for the writer.
+    /// Pages below this offset were made ready for the writer, or left to it.
     pub prefaulted_to: u64,
     /// `[i]` counts creations that took less than 2^i us and not less than half of that; the last one also all that
     /// took longer.

@@ -649,7 +649,7 @@ fn pages_are_readied_in_small_steps_and_never_by_who_appends() {
             assert!(len <= 2 << 20, "{len} bytes at once");
             assert!(!writers.contains(&thread) && thread != thread::current().id());
         }
-        assert!(queue.os.populated_ranges().len() > 3);
+        assert!(queue.os.populated_ranges().len() > 2);
     }
 }
 
@@ -699,10 +699,15 @@ fn nothing_is_read_ahead_of_the_writer_and_everything_of_readers() {
             queue.append(&[1; 1 << 20]).unwrap();
         }
     };
+    let ready_to = |queue: &Opened, mib: u64| {
+        eventually("pages are ready", || queue.stats().unwrap().prefaulted_to >= mib << 20);
+    };
     let becomes = |queue: &Opened, wanted: &[bool]| {
-        eventually("pages are readied", || mapped_with("rr", &queue.file(0)) == wanted);
+        eventually("the advice is", || mapped_with("rr", &queue.file(0)) == wanted);
     };
     let queue = open(dir.path(), &options);
+    queue.append(b"x").unwrap();
+    ready_to(&queue, 64);
     megabytes(&queue, 10);
     becomes(&queue, &[false, true]);
     queue.close().unwrap();
@@ -711,6 +716,8 @@ fn nothing_is_read_ahead_of_the_writer_and_everything_of_readers() {
     let queue = try_open_on(os, dir.path(), &options).unwrap();
     assert_eq!(mapped_with("rr", &queue.file(0)), [false, true]);
     queue.os.heal();
+    queue.append(b"x").unwrap();
+    ready_to(&queue, 74);
     megabytes(&queue, 40);
     becomes(&queue, &[false]);
 

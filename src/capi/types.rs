@@ -231,7 +231,7 @@ pub struct mfq_stats_t {
     pub oldest_claim_offset: u64,
     /// How long it has been open, in milliseconds; 0 if there is none.
     pub oldest_claim_age_ms: u64,
-    /// The offset up to which pages are ready in memory ahead of the writer.
+    /// The offset up to which pages are ready in memory ahead of the writer, but for what a fast one readies by itself.
     pub prefaulted_to: u64,
     /// How long creations took: [i] counts those that took less than 2^i microseconds and not less than 2^(i-1), the
     /// last one all that took longer.
