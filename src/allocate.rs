@@ -329,12 +329,17 @@ impl AllocationService {
         report(files, key.1, took, queued, &outcome);
 
         let mut table = self.table.lock();
-        let made = outcome.as_ref().ok().cloned();
         if still_wanted(&table) {
+            let is_new = outcome.is_ok();
+            if let Ok(file) = &outcome {
+                files.remember_new(file.clone()); // before anybody can fill and remove it
+            }
             table.deliver(key, files, outcome);
-            files.changed.notify_all(); // who waits for it is not to wait for what follows
-            MutexGuard::unlocked(&mut table, || made.inspect(|file| files.added(file)));
-        } else if let Some(file) = made {
+            files.changed.notify_all(); // who waits for it is not to wait for a thread to start
+            if is_new {
+                MutexGuard::unlocked(&mut table, || files.ask_for_syncs());
+            }
+        } else if let Ok(file) = outcome {
             // Withdrawn after its last look. It is removed with the others, from the last one back, so that no gap is
             // left where one of them cannot be: `withdraw` waits for `in_work`.
             table.withdrawn.push((files.generation, file));
@@ -529,10 +534,11 @@ impl Table {
     fn next_pages(&self, files: &QueueFiles) -> Option<PrefaultStep> {
         let writer_at = files.writer_at.load(Ordering::Relaxed);
         let ready_to = files.prefaulted_to.load(Ordering::Relaxed);
-        // Since the last step: one that has just begun is not fast.
-        let is_fast = files.writer_seen_at.load(Ordering::Relaxed) + PREFAULT_STEP_BYTES / 2 <= writer_at;
+        let seen_at = files.writer_seen_at.load(Ordering::Relaxed);
+        let has_steps = ready_to != seen_at; // before the first one nobody knows how fast it is
+        let is_fast = has_steps && seen_at + PREFAULT_STEP_BYTES / 2 <= writer_at;
         let is_too_close = is_fast && ready_to < writer_at + TOO_CLOSE_BYTES;
-        let left_out = is_too_close.then_some(writer_at + LEFT_OUT_BYTES);
+        let left_out = is_too_close.then_some((writer_at + LEFT_OUT_BYTES).next_multiple_of(PREFAULT_STEP_BYTES));
         left_out
             .and_then(|from| self.pages_from(files, from, writer_at))
             .or_else(|| self.pages_from(files, ready_to.max(writer_at), writer_at))
@@ -577,7 +583,7 @@ impl PrefaultStep {
         let start = self.file.start();
         // Past it in any case: pages that cannot be readied are left to the writer.
         files.prefaulted_to.store(start + self.from + self.len, Ordering::Relaxed);
-        files.writer_has_passed();
+        files.expect_readers_behind_writer();
         let populated = files.populate(&self.file, self.from, self.len);
         files.expect_readers(&self.file, self.from, self.len);
         populated.map_err(|cause| Error::system(files.directory.name(start), cause))

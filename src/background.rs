@@ -81,61 +81,67 @@ impl Queue {
         Ok(())
     }
 
-    fn flush_until_idle(&self) -> Result<Option<Instant>> {
+    fn flush_what_is_due(&self) -> Result<Option<Instant>> {
         if !self.policy.has_work(self.positions.flushed()) {
             return Ok(None); // asked for a new file
         }
         let (policy, schedule) = (&self.policy, &mut *self.policy.schedule.lock());
-        loop {
-            self.check_writable()?;
-            let now = Instant::now();
-            let committed = self.advance_wrote(u64::MAX);
-            let started = policy.started.load(Ordering::SeqCst).min(committed);
-            let wanted = policy.wants(schedule, self.positions.flushed(), committed, now).max(started);
-            match self.flush_complete(wanted) {
-                Err(error) if error.is_want_of_descriptors() => {
-                    log::write(Level::Warn, format_args!("flushing in the background, tried again: {error}"));
-                    return Ok(Some(now + RETRY_AFTER));
-                }
-                flushed => flushed?,
+        self.check_writable()?;
+        let now = Instant::now();
+        let committed = self.advance_wrote(u64::MAX);
+        let started = policy.started.load(Ordering::SeqCst).min(committed);
+        let wanted = policy.wants(schedule, self.positions.flushed(), committed, now).max(started);
+        match self.flush_complete(wanted) {
+            Err(error) if error.is_want_of_descriptors() => {
+                log::write(Level::Warn, format_args!("flushing in the background, tried again: {error}"));
+                return Ok(Some(now + RETRY_AFTER));
             }
-            self.write_checkpoint_if_due(schedule, now)?;
-
-            let flushed = self.positions.flushed();
-            let wake_at = || policy.wake_at(schedule, flushed, committed, self.reserved());
-            let at = wake_at();
-            self.set_flush_at(at);
-            // Either the look below sees what an append has published, or the append sees where it wakes this thread.
-            heavy_barrier();
-            if self.advance_wrote(at) < at && wake_at() == at {
-                let look_at = schedule.interval.map(|(look_at, _)| look_at);
-                return Ok([look_at, schedule.checkpoint_at].into_iter().flatten().min());
-            }
+            flushed => flushed?,
         }
+        self.write_checkpoint_if_due(schedule, now)?;
+
+        let flushed = self.positions.flushed();
+        let wake_at = || policy.wake_at(schedule, flushed, committed, self.reserved());
+        let at = wake_at();
+        self.set_flush_at(at);
+        // Either the look below sees what an append has published, or the append sees where it wakes this thread.
+        heavy_barrier();
+        if self.advance_wrote(at) >= at || wake_at() != at {
+            return Ok(Some(now)); // others first
+        }
+        let look_at = schedule.interval.map(|(look_at, _)| look_at);
+        Ok([look_at, schedule.checkpoint_at].into_iter().flatten().min())
     }
 
-    /// When to come again for the other new files: one at a time, as what somebody asks for meanwhile goes first.
+    /// When to come again for the other new files: one at a time, as what somebody asks for meanwhile goes first. That
+    /// waits for one sync at most, which may write all dirty pages of a file that is appended to.
     fn make_new_file_durable(&self) -> Result<Option<Instant>> {
         self.check_writable()?;
-        if !self.files.make_next_durable(|| self.poison())? {
-            return Ok(None);
+        match self.files.make_next_durable(|| self.poison()) {
+            Ok(false) => Ok(None),
+            Ok(true) => {
+                self.lease.as_ref().expect("only a writer makes files").allocation().wake(); // its pages may be readied
+                Ok(Some(Instant::now()))
+            }
+            Err(error) => {
+                log::write(Level::Warn, format_args!("making a new file durable: {error}")); // a flush makes up for it
+                Ok(Some(Instant::now() + RETRY_AFTER))
+            }
         }
-        self.lease.as_ref().expect("only a writer makes files").allocation().wake(); // its pages may be readied
-        Ok(Some(Instant::now()))
     }
 }
 
 impl Served for Queue {
     fn serve(&self) -> Option<Instant> {
-        let _guest = self.files.table.enter();
-        let report = |what: &str, error: Error| {
+        let guest = self.files.table.enter();
+        let flush_at = self.flush_what_is_due().unwrap_or_else(|error| {
             if error.status() != Status::Closed && error.status() != Status::Poisoned {
-                log::write(Level::Error, format_args!("{what}: {error}"));
+                log::write(Level::Error, format_args!("flushing in the background: {error}"));
             }
             None
-        };
-        let flush_at = self.flush_until_idle().unwrap_or_else(|error| report("flushing in the background", error));
-        let sync_at = self.make_new_file_durable().unwrap_or_else(|error| report("making a new file durable", error));
+        });
+        drop(guest); // files that truncations remove are let go while others are synced
+        let sync_at = self.make_new_file_durable().unwrap_or(None); // closed or poisoned
         [flush_at, sync_at].into_iter().flatten().min()
     }
 

@@ -538,7 +538,8 @@ impl Queue {
             attention.position_at = writer_at + POSITION_BYTES;
             (writer_at >= attention.allocation_at, flushes)
         });
-        self.files.writer_at.fetch_max(writer_at, Ordering::Relaxed);
+        // No further than the last file: it may have been cut since.
+        self.files.writer_at.fetch_max(writer_at.min(last.end()), Ordering::Relaxed);
         if allocates {
             self.ask_for_files(writer_at, last);
         }

@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -175,14 +176,17 @@ impl QueueFiles {
         }
     }
 
-    /// What lies behind the writer was left to it, in part.
-    pub fn writer_has_passed(&self) {
+    /// Where the writer has been since it was seen last: some of it was left to it.
+    pub fn expect_readers_behind_writer(&self) {
         let writer_at = self.writer_at.load(Ordering::Relaxed);
         let mut at =
             self.writer_seen_at.swap(writer_at, Ordering::Relaxed).max(self.table.first().unwrap_or(writer_at));
         while let Some(file) = self.table.find(at).filter(|_| at < writer_at) {
             let end = file.end().min(writer_at);
             self.expect_readers(&file, at - file.start(), end - at);
+            if self.huge_pages && file.size() >= HUGE_PAGE_BYTES {
+                file.prefer_huge_pages(at - file.start(), end - at); // as its neighbours: one map area for all of them
+            }
             at = end;
         }
     }
@@ -216,17 +220,19 @@ impl QueueFiles {
         })
     }
 
-    /// Has the flush thread make a new file durable.
-    pub fn added(&self, file: &Arc<MappedFile>) {
+    /// A new file is to be made durable: `ask_for_syncs` has the flush thread do it.
+    pub fn remember_new(&self, file: Arc<MappedFile>) {
         let mut unsynced = self.unsynced.lock();
-        unsynced.push_back(file.clone());
+        unsynced.push_back(file);
         if unsynced.len() > MOST_UNSYNCED {
             unsynced.pop_front(); // a flush makes up for it
         }
-        drop(unsynced);
+    }
+
+    pub fn ask_for_syncs(&self) {
         let service = self.flush_service.as_ref().expect("only a writer makes files");
         if let Err(error) = service.ask(self.generation) {
-            log::write(Level::Warn, format_args!("{}: {error}", self.directory.name(file.start())));
+            log::write(Level::Warn, format_args!("making new files durable: {error}"));
         }
     }
 
@@ -241,16 +247,29 @@ impl QueueFiles {
     pub fn make_next_durable(&self, failed: impl FnOnce()) -> Result<bool> {
         let _until_told = self.by_descriptor.lock();
         let Some(file) = self.unsynced.lock().pop_front() else { return Ok(false) };
-        if !file.entry_durable() {
-            // Opened again: the kernel tells a failed write-back once to each open description (fsync(2)), and that of
-            // the mapping is to hear of it at its own sync.
-            let fd = self.directory.open_file(file.start(), true)?;
-            let synced =
-                self.directory.os.sync_data(fd.as_fd()).map_err(|cause| {
-                    Error::system(format_args!("{}: syncing", self.directory.name(file.start())), cause)
-                });
-            synced.and_then(|()| self.directory.sync()).inspect_err(|_| failed())?;
-            file.set_entry_durable();
+        if file.entry_durable() {
+            return Ok(true);
+        }
+        // Opened again: the kernel tells a failed write-back once to each open description (fsync(2)), and that of the
+        // mapping is to hear of it at its own sync.
+        let fd = self.directory.open_file(file.start(), true)?;
+        let sync = || {
+            self.directory.os.sync_data(fd.as_fd()).map_err(|cause| {
+                let name = self.directory.name(file.start());
+                Error::system(format_args!("{name}: syncing"), cause).with_status(Status::Io)
+            })?;
+            self.directory.sync()
+        };
+        match catch_unwind(AssertUnwindSafe(sync)) {
+            Ok(Ok(())) => file.set_entry_durable(),
+            Ok(Err(error)) => {
+                failed();
+                return Err(error);
+            }
+            Err(panic) => {
+                failed();
+                resume_unwind(panic);
+            }
         }
         Ok(true)
     }

@@ -365,6 +365,10 @@ fn a_device_that_hangs_holds_up_its_own_queues_only() {
         queue.append(b"x").unwrap();
         queue
     };
+    let idle = scratch();
+    let idle = open(idle.path(), &record());
+    assert_eq!(flush_threads(), 0, "nobody has needed one");
+    idle.close().unwrap();
     let (hanging, beside, elsewhere) = (on_device(0, 1), on_device(1, 1), on_device(2, 2));
     hanging.os.fail_nth(Call::SyncRange, 1, Fault::Hang);
     hanging.flush_start(ALL).unwrap();

@@ -535,7 +535,7 @@ fn fail_at_any_call(kinds: &[Options]) {
                         truncation.leaves(&spans)
                     }
                     Err(error) => {
-                        // POISONED where the flush thread made the call that failed, for a checkpoint.
+                        // POISONED where the flush thread made the call that failed, for a checkpoint or a new file.
                         assert!(matches!(error.status(), Status::Io | Status::NoMemory | Status::Poisoned), "{error}");
                         match queue.append(b"goes on") {
                             Ok(at) => {
