@@ -13,8 +13,11 @@
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 
-# Neither mfq.pc nor make itself can cope with anything else.
-check = $(if $(filter-out /%,$($(1)))$(word 2,$($(1))),$(error $(1)=$($(1)): it has to be an absolute path without blanks))
+# Neither mfq.pc nor make itself can cope with anything else; nor can sed and the shell, as they are used here.
+odd := & | \ ' " ` $$ % \#
+has_odd = $(strip $(foreach character,$(odd),$(findstring $(character),$(1))))
+plain = $(if $(word 2,x$(1)x)$(call has_odd,$(1)),,$(filter /%,$(1)))
+check = $(if $(call plain,$($(1))),,$(error $(1)=$($(1)): it has to be an absolute path without blanks or $(odd)))
 $(call check,PREFIX)$(call check,LIBDIR)
 
 # Cargo.toml is where they are said.
@@ -66,6 +69,6 @@ install: $(MFQ_LIBRARIES)/libmfq.so $(MFQ_LIBRARIES)/libmfq.a
 	install -m 644 packaging/mfq-config-version.cmake "$(CMAKE)"
 
 uninstall:
-	cd "$(LIB)" && rm -f libmfq.a libmfq.so libmfq.so.$(SOVERSION) libmfq.so.$(VERSION) pkgconfig/mfq.pc
-	cd "$(INCLUDE)" && rm -f $(notdir $(HEADERS))
+	rm -f $(addprefix "$(LIB)"/,libmfq.a libmfq.so libmfq.so.$(SOVERSION) libmfq.so.$(VERSION) pkgconfig/mfq.pc)
+	rm -f $(addprefix "$(INCLUDE)"/,$(notdir $(HEADERS)))
 	rm -rf "$(CMAKE)"

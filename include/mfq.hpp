@@ -38,6 +38,7 @@
 #error "mfq.hpp needs C++17"
 #endif
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -564,10 +565,12 @@ class [[nodiscard]] reader {
         record_ = reader_->next();
       } else if (*deadline_ == clock::time_point::max()) {
         record_ = reader_->next(forever);
-      } else if (const auto now = clock::now(); now < *deadline_) {
-        record_ = reader_->next(*deadline_ - now);
       } else {
         record_.reset();
+        const clock::duration longest = std::chrono::hours(24 * 24); // a longer timeout is for ever
+        clock::time_point now;
+        while (!record_ && (now = clock::now()) < *deadline_)
+          record_ = reader_->next(std::min(*deadline_ - now, longest));
       }
       return *this;
     }
@@ -629,7 +632,14 @@ class [[nodiscard]] reader {
   iterator begin() { return {*this, std::nullopt}; }
   sentinel end() noexcept { return {}; }
   range tail() & noexcept { return {*this, clock::time_point::max()}; }
-  range tail_until(std::chrono::steady_clock::time_point deadline) & noexcept { return {*this, deadline}; }
+  // A moment of std::chrono::steady_clock, of any precision.
+  template <class Duration>
+  range tail_until(std::chrono::time_point<clock, Duration> deadline) & noexcept {
+    // Compared in floating point, where nothing overflows.
+    const std::chrono::duration<double> since = deadline.time_since_epoch();
+    if (since >= clock::duration::max()) return {*this, clock::time_point::max()};
+    return {*this, std::chrono::ceil<clock::duration>(deadline)};
+  }
 
   void seek(std::uint64_t offset) { check(mfq_reader_seek(reader_.get(), offset)); }
   void seek(std::uint64_t offset, std::error_code &ec) noexcept {
@@ -657,12 +667,12 @@ class [[nodiscard]] queue {
  public:
   queue() noexcept = default;
 
-  explicit queue(path directory, const mfq_options_t &how = options()) {
+  explicit queue(path directory, const options &how = options()) {
     mfq_queue_t *opened = nullptr;
     check(mfq_open(directory.c_str(), &how, &opened));
     queue_ = owner(opened);
   }
-  queue(path directory, const mfq_options_t &how, std::error_code &ec) noexcept {
+  queue(path directory, const options &how, std::error_code &ec) noexcept {
     mfq_queue_t *opened = nullptr;
     ec = detail::code(mfq_open(directory.c_str(), &how, &opened));
     queue_ = owner(opened);

@@ -1,5 +1,13 @@
 # find_package(mfq) gives mfq::mfq, the shared library, and mfq::mfq_static where the static one is installed.
 
+foreach(_mfq_component ${mfq_FIND_COMPONENTS})
+  if(mfq_FIND_REQUIRED_${_mfq_component})
+    set(mfq_FOUND FALSE)
+    set(mfq_NOT_FOUND_MESSAGE "it has no components, so no ${_mfq_component}")
+    return()
+  endif()
+endforeach()
+
 if(TARGET mfq::mfq)
   return()
 endif()

@@ -151,6 +151,8 @@ fn the_tree_is_what_a_packager_expects_and_uninstalling_leaves_no_file() {
 
     run(make("uninstall").args(&to));
     assert_eq!(tree(&stage), Vec::<String>::new());
+    fs::remove_dir_all(&stage).expect("a directory");
+    run(make("uninstall").args(&to)); // of what is not there
 }
 
 #[needs("pkg-config")]
@@ -288,6 +290,13 @@ fn cmake_takes_an_older_version_of_the_same_soname_for_wanted_and_no_other() {
 
 #[needs("cmake")]
 #[test]
+fn cmake_is_told_that_there_are_no_components() {
+    assert!(find_package(&PREFIX, "COMPONENTS anything").is_none());
+    assert!(find_package(&PREFIX, "OPTIONAL_COMPONENTS anything").is_some());
+}
+
+#[needs("cmake")]
+#[test]
 fn cmake_takes_no_library_of_another_pointer_size() {
     assert!(find_package_after("set(CMAKE_SIZEOF_VOID_P 4)", &PREFIX, "").is_none());
 }
@@ -330,6 +339,12 @@ fn make_names_what_it_cannot_use_and_installs_nothing() {
     for (wrong, named) in [
         ("PREFIX=usr", "PREFIX=usr: it has to be an absolute path"),
         ("LIBDIR=lib", "LIBDIR=lib: it has to be an absolute path"),
+        ("LIBDIR=", "LIBDIR=: it has to be an absolute path"),
+        ("LIBDIR=/usr/lib ", "LIBDIR=/usr/lib : it has to be an absolute path"),
+        ("PREFIX=/op&t", "PREFIX=/op&t: it has to be an absolute path"),
+        ("LIBDIR=/l|b", "LIBDIR=/l|b: it has to be an absolute path"),
+        ("PREFIX=/op\\t", "PREFIX=/op\\t: it has to be an absolute path"),
+        ("PREFIX=/o'pt", "PREFIX=/o'pt: it has to be an absolute path"),
         ("PREFIX=/opt/two words", "PREFIX=/opt/two words: it has to be an absolute path without blanks"),
         ("MFQ_LIBRARIES=/no/such/place", "/no/such/place/libmfq.so"),
     ] {

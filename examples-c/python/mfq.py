@@ -161,7 +161,7 @@ class Queue(_Closing):
         path, wanted, handle = os.fsencode(path), _Options(ctypes.sizeof(_Options)), c_void_p()
         if b"\0" in path:
             raise ValueError("path has a NUL in it")
-        kinds = dict(_Options._fields_)
+        kinds = dict(_Options._fields_[1:])
         for name, value in options.items():
             if name not in kinds:
                 raise TypeError(f"there is no option {name!r}")
@@ -205,8 +205,8 @@ class Queue(_Closing):
         return Reader(self, self.offsets().min if offset is None else offset, timeout)
 
     def flush(self, up_to=None, timeout=None):
-        """Brings what lies below `up_to` to stable storage; None means all there is."""
-        up_to = _number(c_uint64, (1 << 64) - 1 if up_to is None else up_to)
+        """Brings what lies below `up_to` to stable storage; None means all there is by now."""
+        up_to = _number(c_uint64, self.offsets().reserved if up_to is None else up_to)
         _wait(timeout, lambda timeout_ms: _mfq.mfq_flush(self._handle, up_to, timeout_ms))
 
     def wait(self, which, offset, timeout=None):
@@ -242,8 +242,7 @@ class Reader(_Closing):
 
     def __init__(self, queue, offset, timeout):
         self._queue, self._timeout, handle = queue, timeout, c_void_p()
-        offset = _number(c_uint64, offset)
-        _check(_mfq.mfq_reader_open(queue._handle, offset, byref(handle)))
+        _check(_mfq.mfq_reader_open(queue._handle, _number(c_uint64, offset), byref(handle)))
         self._opened(handle, _mfq.mfq_reader_close)
 
     def next(self, timeout=0):
@@ -273,9 +272,9 @@ class Claim:
 
     def __init__(self, queue, size):
         self._queue, self._claim = queue, _Claim()
+        self._guard()  # before there is anything that could leak
         _check(_mfq.mfq_claim(queue._handle, _number(c_size_t, size), byref(self._claim)))
         self.offset, self.data = self._claim.offset, bytearray(self._claim.len)
-        self._guard()
 
     def _guard(self):
         self._net = weakref.finalize(self, _mfq.mfq_abort, byref(self._claim))
@@ -307,5 +306,8 @@ class Claim:
         return self
 
     def __exit__(self, kind, *raised):
-        if self._net.alive:
-            self.abort() if kind else self.commit()
+        try:
+            if self._net.alive and not kind:
+                self.commit()
+        finally:
+            self._net()  # aborts it if it is still open

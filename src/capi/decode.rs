@@ -255,7 +255,7 @@ pub unsafe fn view(view: *const mfq_view_t, what: &'static str) -> Result<u64> {
     let view = checked(view, what)?;
     // SAFETY: the caller's promise.
     match unsafe { (*view.as_ptr()).token } {
-        [0, 0] => Err(invalid(what, "is a reader's, which is valid until the next call on it and not released")),
+        [0, 0] => Err(invalid(what, "holds nothing; a reader's is valid until the next call on it and not released")),
         [handle, 0] => Ok(handle),
         _ => Err(invalid(what, "was not given by mfq_view")),
     }

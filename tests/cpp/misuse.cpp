@@ -215,7 +215,7 @@ void objects_that_hold_nothing_and_objects_that_ended() {
   all_refuse_queue(no_queue, errc::invalid, "queue is NULL");
   all_refuse_reader(no_reader, errc::invalid, "reader is NULL");
   all_refuse_file(no_file, errc::invalid, "file is NULL");
-  FAILS_BARE(errc::invalid, "view", no_view.release);
+  FAILS_BARE(errc::invalid, "view holds nothing", no_view.release);
   FAILS_BARE(errc::invalid, "claim", no_claim.abort);
   FAILS(errc::invalid, "claim", no_claim.commit, 0);
   FAILS_BARE(errc::invalid, "claim", no_claim.commit);

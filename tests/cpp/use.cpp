@@ -41,6 +41,9 @@ static_assert(!std::is_constructible_v<mfq::record, const mfq::view>);
 static_assert(!std::is_constructible_v<std::optional<mfq::record>, mfq::view>);
 static_assert(std::is_nothrow_copy_constructible_v<mfq::not_durable>);
 static_assert(std::is_base_of_v<std::system_error, mfq::error>);
+// Braces in the place of the options are the defaults, and no mfq_options_t that is zeroed.
+static_assert(!std::is_constructible_v<mfq::queue, mfq::path, mfq_options_t>);
+static_assert(std::is_constructible_v<mfq::queue, mfq::path, mfq::options>);
 
 constexpr std::int32_t ms(mfq::timeout within) { return within.ms(); }
 static_assert(ms(0s) == 0 && ms(-1s) == 0 && ms(1s) == 1000 && ms(1500us) == 2 && ms(1ns) == 1);
@@ -56,7 +59,7 @@ static_assert(!std::is_convertible_v<std::vector<int>, mfq::slice> && !std::is_c
 
 // With a place for the error nothing is thrown.
 [[maybe_unused]] void throws_nothing(mfq::queue &q, mfq::reader &reader, mfq::claim &claim, mfq::view &view,
-                                     mfq::file &file, std::error_code &ec, mfq::path path, const mfq_options_t &how,
+                                     mfq::file &file, std::error_code &ec, mfq::path path, const mfq::options &how,
                                      mfq::slice bytes, mfq::slices list, mfq::timeout within, mfq::place *at,
                                      void *buffer) {
   static_assert(
@@ -316,7 +319,7 @@ void a_loop_tails_until_its_deadline() {
   });
   mfq::reader reader = queue.reader(0);
   std::size_t i = 0;
-  for (const mfq::record &record : reader.tail_until(clock_type::now() + 60s)) {
+  for (const mfq::record &record : reader.tail_until(clock_type::now() + 60.5s)) {
     CHECK(record.str() == lines[i]);
     if (++i == lines.size()) break;
   }

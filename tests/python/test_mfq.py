@@ -61,6 +61,30 @@ class Case(unittest.TestCase):
         while stat.read_text().rpartition(")")[2].split()[0] != "S" or not is_inside():
             self.assertLess(time.monotonic(), deadline)
 
+    def waiting(self, *calls):
+        """Threads that each wait in a call, and where there will be what they came out with."""
+        came_out = []
+
+        def wait(call, *arguments):
+            try:
+                came_out.append(call(*arguments))
+            except mfq.MfqError as error:
+                came_out.append(error.status)
+
+        threads = [threading.Thread(target=wait, args=call, daemon=True) for call in calls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            # A thread may sleep for want of Python's lock, too: but not in the function that calls C.
+            is_inside = lambda: sys._current_frames()[thread.ident].f_code.co_name == "<lambda>"
+            self.until_it_sleeps(os.getpid(), thread.native_id, is_inside)
+        return threads, came_out
+
+    def come_out(self, threads):
+        for thread in threads:
+            thread.join(LONG)
+            self.assertFalse(thread.is_alive())
+
     def is_mapped(self):
         return str(self.path) in Path("/proc/self/maps").read_text()
 
@@ -199,6 +223,17 @@ class Memory(Case):
         self.assertEqual(list(queue.reader()), [])
         self.assertGreater(queue.offsets().committed, 0)
 
+    def test_a_claim_that_goes_wrong_is_aborted_and_told_why(self):
+        queue = self.open()
+        with mock.patch.object(mfq, "bytearray", create=True, side_effect=MemoryError):
+            self.assertRaises(MemoryError, queue.claim, 8)
+        with self.assertRaises(mfq.MfqError), queue.claim(8) as claim:
+            claim.data[:] = b"too long!"
+        self.assertEqual(queue.stats().open_claims, 0)
+        with self.assertRaises(KeyError), queue.claim(8):
+            queue.close()
+            raise KeyError
+
     def test_a_claim_takes_what_its_data_is_when_it_ends(self):
         queue = self.open()
         claim = queue.claim(40)
@@ -276,6 +311,17 @@ class Durability(Case):
         queue.flush(timeout=LONG)
         self.assertEqual(queue.offsets().flushed, queue.offsets().reserved)
 
+    def test_a_flush_of_all_does_not_wait_for_what_comes_later(self):
+        queue = self.open()
+        claim = queue.claim(8)
+        threads, came_out = self.waiting((queue.flush,))
+        later = queue.claim(8)
+        time.sleep(0.15)  # until C is called anew
+        claim.commit()
+        self.come_out(threads)
+        self.assertEqual(came_out, [None])
+        later.abort()
+
     def test_what_is_appended_but_not_durable_tells_where_it_is(self):
         queue = self.open(flush_policy=mfq.FLUSH_EVERY_APPEND, append_timeout_ms=20)
         claim = queue.claim(8)
@@ -322,30 +368,6 @@ class Durability(Case):
 
 
 class Ends(Case):
-    def waiting(self, *calls):
-        """Threads that each wait in a call, and where there will be what they came out with."""
-        came_out = []
-
-        def wait(call, *arguments):
-            try:
-                came_out.append(call(*arguments))
-            except mfq.MfqError as error:
-                came_out.append(error.status)
-
-        threads = [threading.Thread(target=wait, args=call, daemon=True) for call in calls]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            # A thread may sleep for want of Python's lock, too: but not in the function that calls C.
-            is_inside = lambda: sys._current_frames()[thread.ident].f_code.co_name == "<lambda>"
-            self.until_it_sleeps(os.getpid(), thread.native_id, is_inside)
-        return threads, came_out
-
-    def come_out(self, threads):
-        for thread in threads:
-            thread.join(LONG)
-            self.assertFalse(thread.is_alive())
-
     def test_close_brings_out_who_waits(self):
         queue = self.open()
         far = 1 << 60
@@ -450,9 +472,6 @@ class Ends(Case):
 class BadInput(Case):
     def test_options_that_make_no_sense_touch_no_disk(self):
         for word, options in (
-            ("struct_size", {"struct_size": 0}),
-            ("struct_size", {"struct_size": 7}),
-            ("struct_size", {"struct_size": 4097}),
             ("file_size", {"file_size": 1}),
             ("file_size", {"file_size": PAGE + 1}),
             ("file_size", {"file_size": 2 << 30}),
@@ -482,7 +501,7 @@ class BadInput(Case):
                 self.fails(mfq.E_INVALID, word, self.open, **options)
         for options in {"flags": -1}, {"flags": 1 << 32}, {"file_size": 1 << 64}, {"append_timeout_ms": 1 << 31}:
             self.assertRaises(OverflowError, self.open, **options)
-        for options in {"file_size": "4096"}, {"file_size": 1.5}, {"flag": 1}:
+        for options in {"file_size": "4096"}, {"file_size": 1.5}, {"flag": 1}, {"struct_size": 8}:
             self.assertRaises(TypeError, self.open, **options)
         self.assertFalse(self.path.exists())
         self.open(walk=0, walk_context=None).close()
