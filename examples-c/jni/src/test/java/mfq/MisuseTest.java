@@ -68,7 +68,6 @@ class MisuseTest {
                 new Bad(small().startOffset(-1), Status.INVALID, "start_offset"),
                 new Bad(small().flushIntervalMs(-1), Status.INVALID, "flush_interval_ms"),
                 new Bad(small().commitIntervalMs(-1), Status.INVALID, "commit_interval_ms"),
-                new Bad(small().filesAhead(-1), Status.INVALID, "files_ahead"),
                 new Bad(small().filesAhead(65), Status.INVALID, "files_ahead"),
                 new Bad(small().mode(Options.Mode.STAGED).poolBuffers(1), Status.INVALID, "pool_buffers"),
                 new Bad(small().permissions(0111), Status.INVALID, "permissions"),
@@ -83,6 +82,10 @@ class MisuseTest {
         for (Bad bad : all) {
             fails(bad.status, bad.word, () -> MappedFileQueue.open(dir.resolve("refused"), bad.options.build()));
             assertFalse(Files.exists(dir.resolve("refused")), bad.word);
+        }
+        for (Options.Builder negative : List.of(small().filesAhead(-1), small().poolBuffers(-1),
+                small().flushLeastPages(-1), small().permissions(-1))) {
+            assertThrows(IllegalArgumentException.class, negative::build);
         }
         assertThrows(NullPointerException.class, () -> Options.builder().format(null));
         assertThrows(NullPointerException.class, () -> MappedFileQueue.open(null));
