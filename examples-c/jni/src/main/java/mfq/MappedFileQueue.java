@@ -55,9 +55,11 @@ public final class MappedFileQueue implements AutoCloseable {
 
     public static MappedFileQueue open(Path directory, Options options) {
         String path = directory.toString();
-        byte[] bytes = path.getBytes(PATHS);
+        // Relative to what is Java's current directory; an empty one is nowhere, and refused.
+        Path whole = path.isEmpty() ? directory : directory.toAbsolutePath();
+        byte[] bytes = whole.toString().getBytes(PATHS);
         // It may hold bytes that no string expresses here, or be one of another file system, which equals none of this.
-        if (!Path.of(new String(bytes, PATHS)).equals(directory)) {
+        if (!Path.of(new String(bytes, PATHS)).equals(whole)) {
             throw new MfqException(Status.INVALID, 0,
                     "path: " + path + " cannot be expressed in " + PATHS + ", or is not of the default file system");
         }

@@ -125,6 +125,18 @@ class MisuseTest {
     }
 
     @Test
+    void aRelativePathIsWhatItIsToJava() throws Exception {
+        Support.output(Support.jvm(List.of("-Duser.dir=" + dir), OpensRelative.class));
+        assertTrue(Files.isDirectory(dir.resolve("relative")));
+    }
+
+    static final class OpensRelative {
+        public static void main(String[] arguments) {
+            MappedFileQueue.open(Path.of("relative")).close();
+        }
+    }
+
+    @Test
     void badRecordsAndPlacesAreRefusedAndChangeNothing() {
         Span at = queue.append("0123456789abcdef01234567".getBytes());
         Offsets before = queue.offsets();
