@@ -25,11 +25,13 @@ import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.Callable;
 import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.FutureTask;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.logging.Handler;
 import java.util.logging.LogRecord;
@@ -185,6 +187,7 @@ class MisuseTest {
         Reader reader = queue.reader(0);
         QueueFile file = queue.getLast(GENEROUS_MS);
         Claim claim = queue.claim(8);
+        ByteBuffer kept = claim.buffer();
         queue.close();
         queue.close();
         List<Executable> calls = List.of(() -> queue.append(new byte[1]), () -> queue.append(ByteBuffer.allocateDirect(1)),
@@ -206,7 +209,8 @@ class MisuseTest {
         file.close();
         file.close();
         fails(Status.CLOSED, "file", file::size);
-        ByteBuffer kept = claim.buffer().putLong(0, 1);
+        fails(Status.CLOSED, "the queue is closed", claim::buffer);
+        kept.putLong(0, 1);
         fails(Status.CLOSED, "queue", claim::commit);
         fails(Status.CLOSED, "committed, aborted or closed already", claim::buffer);
         assertThrows(BufferOverflowException.class, () -> kept.put((byte) 1));
@@ -261,6 +265,10 @@ class MisuseTest {
         assertArrayEquals("looked at".getBytes(), first.bytes());
         assertFalse(reader.hasNext());
         fails(Status.CLOSED, "view", first::bytes);
+        reader.seek(at.offset());
+        View last = reader.next();
+        reader.close();
+        fails(Status.CLOSED, "view", last::bytes);
 
         // Removed, closed and released: a duplicate still reads what was there.
         for (int i = 0; i < 20; i++) {
@@ -268,7 +276,6 @@ class MisuseTest {
         }
         queue.truncateBefore(queue.offsets().committed());
         queue.close();
-        reader.close();
         System.gc();
         byte[] bytes = new byte[9];
         kept.get(bytes);
@@ -330,6 +337,35 @@ class MisuseTest {
         reader.close();
         ExecutionException failed = assertThrows(ExecutionException.class, waits::get);
         assertEquals(Status.CLOSED, ((MfqException) failed.getCause()).status());
+    }
+
+    /** Else a host would exit in the middle of the first one. */
+    @Test
+    void aSecondCloseWaitsForTheFirst() throws Exception {
+        CountDownLatch begun = new CountDownLatch(1), mayEnd = new CountDownLatch(1);
+        AtomicBoolean isClosed = new AtomicBoolean();
+        Leaks.End end = new Leaks.End(this, "a thing of", "this test", () -> {
+            begun.countDown();
+            try {
+                mayEnd.await();
+            } catch (InterruptedException never) {
+                throw new AssertionError(never);
+            }
+            isClosed.set(true);
+        });
+        Thread first = new Thread(end::close);
+        first.start();
+        begun.await();
+        FutureTask<Boolean> second = new FutureTask<>(() -> {
+            end.close();
+            return isClosed.get();
+        });
+        Thread waits = new Thread(second);
+        waits.start();
+        Support.until(() -> waits.getState() == Thread.State.BLOCKED || second.isDone(), "the second waits");
+        mayEnd.countDown();
+        assertTrue(second.get());
+        first.join();
     }
 
     @Test
