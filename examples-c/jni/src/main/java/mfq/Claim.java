@@ -32,15 +32,18 @@ public final class Claim implements AutoCloseable {
     }
 
     /**
-     * The memory, direct and writable; the same buffer each time, and {@link Status#CLOSED} once the claim has ended. A
-     * buffer kept beyond that is empty: whoever writes to it gets a {@link java.nio.BufferOverflowException} or an
-     * {@link IndexOutOfBoundsException}. Java has no way to take the memory itself back, so do not {@code clear} it, set
-     * its limit, or use a duplicate or slice of it then: that is no crash, but in RECORD and MMAP it writes into the
-     * file, over the record.
+     * The memory, direct and writable; the same buffer each time, and {@link Status#CLOSED} once the claim has ended or
+     * the queue is closed. A buffer kept beyond the claim's end is empty: whoever writes to it gets a
+     * {@link java.nio.BufferOverflowException} or an {@link IndexOutOfBoundsException}. Java has no way to take the
+     * memory itself back, so do not {@code clear} it, set its limit, or use a duplicate or slice of it then: that is no
+     * crash, but in RECORD and MMAP it writes into the file, over the record.
      */
     public synchronized ByteBuffer buffer() {
         if (!isOpen) {
             throw new MfqException(Status.CLOSED, 0, "the claim was committed, aborted or closed already");
+        }
+        if (queue.isClosed()) {
+            throw new MfqException(Status.CLOSED, 0, "the queue is closed");
         }
         return buffer;
     }

@@ -37,8 +37,8 @@ final class Leaks {
             return come.get();
         }
 
-        /** Closes it, if nobody has. */
-        void close() {
+        /** Closes it, if nobody has; waits for another thread that is about it. */
+        synchronized void close() {
             if (come()) {
                 close.run();
             }

@@ -17,9 +17,11 @@ final class Library {
         List<String> tried = new ArrayList<>();
         try {
             System.loadLibrary(NAME);
+            // Another library of that name would be found out in the first call only.
+            Native.version();
             return;
         } catch (UnsatisfiedLinkError failed) {
-            tried.add("java.library.path: " + failed.getMessage());
+            tried.add("java.library.path=" + System.getProperty("java.library.path") + ": " + failed.getMessage());
         }
         String resource = "linux-" + System.getProperty("os.arch") + "/" + System.mapLibraryName(NAME);
         try (InputStream library = Library.class.getResourceAsStream(resource)) {
@@ -37,7 +39,8 @@ final class Library {
 
     /** To a directory that only this user can enter (mode 0700); both are gone once the library is loaded. */
     private static void loadExtracted(InputStream library) throws IOException {
-        Path directory = Files.createTempDirectory("mfq");
+        // java.io.tmpdir may be relative, and System.load wants a whole path.
+        Path directory = Files.createTempDirectory("mfq").toAbsolutePath();
         Path file = directory.resolve(System.mapLibraryName(NAME));
         try {
             Files.copy(library, file);

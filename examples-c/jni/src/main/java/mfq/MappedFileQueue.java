@@ -30,6 +30,8 @@ public final class MappedFileQueue implements AutoCloseable {
     public static final long EVERYTHING = -1;
 
     private static final int HEADER_BYTES = 16, ALIGNMENT = 8;
+    /** As many as an array takes; no file takes more. */
+    private static final int MOST_BYTES = Integer.MAX_VALUE - 8;
     static final int COMMITTED = 0, FLUSHED = 1;
     private static final Charset PATHS = Charset.forName(System.getProperty("sun.jnu.encoding"));
 
@@ -55,9 +57,11 @@ public final class MappedFileQueue implements AutoCloseable {
 
     public static MappedFileQueue open(Path directory, Options options) {
         String path = directory.toString();
-        byte[] bytes = path.getBytes(PATHS);
+        // Relative to what is Java's current directory; an empty one is nowhere, and refused.
+        Path whole = path.isEmpty() ? directory : directory.toAbsolutePath();
+        byte[] bytes = whole.toString().getBytes(PATHS);
         // It may hold bytes that no string expresses here, or be one of another file system, which equals none of this.
-        if (!Path.of(new String(bytes, PATHS)).equals(directory)) {
+        if (!Path.of(new String(bytes, PATHS)).equals(whole)) {
             throw new MfqException(Status.INVALID, 0,
                     "path: " + path + " cannot be expressed in " + PATHS + ", or is not of the default file system");
         }
@@ -119,7 +123,11 @@ public final class MappedFileQueue implements AutoCloseable {
     /** Appends records, all or none. */
     public List<Span> appendBatch(List<byte[]> records) {
         int[] lengths = records.stream().mapToInt(record -> record.length).toArray();
-        ByteBuffer all = ByteBuffer.allocate(Arrays.stream(lengths).reduce(0, Math::addExact));
+        long bytes = Arrays.stream(lengths).asLongStream().sum();
+        if (bytes > MOST_BYTES) {
+            throw new MfqException(Status.TOO_LARGE, 0, "the batch does not fit in one file");
+        }
+        ByteBuffer all = ByteBuffer.allocate((int) bytes);
         records.forEach(all::put);
         long[] spans = new long[2 * lengths.length];
         try {
@@ -193,21 +201,37 @@ public final class MappedFileQueue implements AutoCloseable {
         if (into.isReadOnly()) {
             throw new ReadOnlyBufferException();
         }
-        long[] lengthAndNext = new long[2];
         int at = into.position(), cap = into.limit() - at;
         Objects.checkFromIndexSize(at, cap, into.capacity());
-        ByteBuffer direct = into.isDirect() ? into : ByteBuffer.allocateDirect(cap);
+        if (!into.isDirect() && cap > 0) {
+            return readToHeap(offset, into, at, cap);
+        }
+        ByteBuffer direct = into.isDirect() ? into : ByteBuffer.allocateDirect(0);
+        long[] lengthAndNext = new long[2];
         try {
             Native.readDirect(handle.queue, offset, direct, direct == into ? at : 0, cap, lengthAndNext);
         } finally {
             Reference.reachabilityFence(this);
         }
-        int len = (int) lengthAndNext[0];
-        if (direct != into) {
-            into.put(at, direct, 0, len);
+        into.position(at + (int) lengthAndNext[0]);
+        return lengthAndNext[1];
+    }
+
+    /** Out of a view: the buffer may be far larger than the record, and direct memory is scarce. */
+    private long readToHeap(long offset, ByteBuffer into, int at, int cap) {
+        int len;
+        long next;
+        try (View view = view(offset)) {
+            if (isRecord && view.length() > cap) {
+                throw new MfqException(Status.TOO_LARGE, 0,
+                        "the record has " + view.length() + " bytes, and there is room for " + cap);
+            }
+            len = Math.min(view.length(), cap);
+            into.put(at, view.buffer(), 0, len);
+            next = isRecord ? view.end() : offset + len;
         }
         into.position(at + len);
-        return lengthAndNext[1];
+        return next;
     }
 
     /** A record in place, not copied; end it with {@link View#close}. In RAW as {@link #read(long)}. */
@@ -239,7 +263,7 @@ public final class MappedFileQueue implements AutoCloseable {
 
     /** The window for the memory of this claim or view: this one if it can be, else one of the file it is in. */
     Window around(Window window, long[] place) {
-        return window != null && window.holds(place) ? window : Window.at(handle.queue, place[2]);
+        return window != null && window.holds(place) ? window : Window.around(handle.queue, place);
     }
 
     /** For where a truncation has just put another file in the place of the one the view is in. It must not end meanwhile. */
@@ -349,7 +373,8 @@ public final class MappedFileQueue implements AutoCloseable {
 
     /**
      * Flushes everything and closes the queue; what comes later fails with {@link Status#CLOSED}. Closing again does
-     * nothing.
+     * nothing; where another thread is at it, it waits for that one, which alone is told of a failure. So what depends
+     * on a future must not wait for a close in another thread.
      */
     @Override
     public void close() {
@@ -357,6 +382,11 @@ public final class MappedFileQueue implements AutoCloseable {
     }
 
     // ---- its own ------------------------------------------------------------------------------------------------
+
+    /** Or about to be. */
+    boolean isClosed() {
+        return end.hasCome();
+    }
 
     /** Where a record of so many bytes that ends there begins: its header and the gap behind it are in the span. */
     Span spanOf(long end, int len) {

@@ -4,8 +4,8 @@ import static java.util.Objects.requireNonNull;
 
 /**
  * What a queue is opened with. Immutable; {@code mfq_options_t} explains each, and what is not set has the library's
- * default. Values are not looked at here: {@link MappedFileQueue#open} refuses what makes no sense, with the library's
- * sentence.
+ * default. {@link Builder#build} refuses negative numbers where C has none, with an {@link IllegalArgumentException};
+ * {@link MappedFileQueue#open} refuses what else makes no sense, with the library's sentence.
  */
 public final class Options {
     public enum Format { RECORD, RAW }
@@ -30,9 +30,18 @@ public final class Options {
         format = from.format;
         mode = from.mode;
         numbers = new long[] {from.fileSize, from.startOffset, from.format.ordinal(), from.filler.ordinal(),
-            from.mode.ordinal(), from.flushPolicy.ordinal(), from.flushIntervalMs, from.flushLeastPages,
-            from.appendTimeoutMs, from.filesAhead, from.poolBuffers, from.commitIntervalMs, from.permissions, from.flags,
-            from.walkRocketMq ? 1 : 0};
+            from.mode.ordinal(), from.flushPolicy.ordinal(), from.flushIntervalMs,
+            unsigned("flushLeastPages", from.flushLeastPages), from.appendTimeoutMs,
+            unsigned("filesAhead", from.filesAhead), unsigned("poolBuffers", from.poolBuffers), from.commitIntervalMs,
+            unsigned("permissions", from.permissions), from.flags, from.walkRocketMq ? 1 : 0};
+    }
+
+    /** C would take a negative number for a large one. */
+    private static long unsigned(String name, int value) {
+        if (value < 0) {
+            throw new IllegalArgumentException(name + ": " + value + " is negative");
+        }
+        return value;
     }
 
     long[] numbers() {

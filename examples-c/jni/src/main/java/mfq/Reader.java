@@ -31,7 +31,7 @@ public final class Reader implements Iterator<View>, AutoCloseable {
     /** Whether there is a record now. */
     @Override
     public boolean hasNext() {
-        return hasNext(0);
+        return hasNextBefore(Long.MAX_VALUE, 0);
     }
 
     @Override
@@ -49,21 +49,29 @@ public final class Reader implements Iterator<View>, AutoCloseable {
 
     /**
      * The records that come within a time from now: the loop over them waits for each one, and ends when the time is over.
-     * What has come by then is in it, and is not waited for.
+     * What has come by then is in it, and is not waited for; what comes later is left to the reader's next call. More
+     * than 292 years are that many.
      */
     public Iterable<View> tail(Duration within) {
-        long deadline = System.nanoTime() + within.toNanos();
+        long deadline = System.nanoTime() + Math.max(0, NANOSECONDS.convert(within));
         return () -> new Iterator<>() {
+            /** Where the log ended when the time was over; until then nothing is beyond it. */
+            private long end = Long.MAX_VALUE;
+
             @Override
             public boolean hasNext() {
-                long leftMs;
-                do {
-                    leftMs = Math.max(0, NANOSECONDS.toMillis(deadline - System.nanoTime() + 999_999));
-                    if (Reader.this.hasNext((int) Math.min(leftMs, Integer.MAX_VALUE))) {
-                        return true;
+                while (end == Long.MAX_VALUE) {
+                    long left = deadline - System.nanoTime();
+                    if (left <= 0) {
+                        end = queue.offsets().committed();
+                    } else {
+                        long leftMs = NANOSECONDS.toMillis(left - 1) + 1;
+                        if (hasNextBefore(end, (int) Math.min(leftMs, Integer.MAX_VALUE))) {
+                            return true;
+                        }
                     }
-                } while (leftMs > 0);
-                return false;
+                }
+                return hasNextBefore(end, 0);
             }
 
             @Override
@@ -83,15 +91,18 @@ public final class Reader implements Iterator<View>, AutoCloseable {
         Native.readerSeek(reader, offset);
     }
 
-    /** Closing again does nothing. */
+    /** Ends the view that was given last, too. Closing again does nothing. */
     @Override
     public void close() {
-        synchronized (end) {
-            end.close();
+        end.close();
+        // Not before: whoever waits for a record holds this lock.
+        synchronized (this) {
+            endGiven();
+            found = null;
         }
     }
 
-    private synchronized boolean hasNext(int timeoutMs) {
+    private synchronized boolean hasNextBefore(long end, int timeoutMs) {
         if (found == null) {
             try {
                 found = following(timeoutMs);
@@ -101,7 +112,7 @@ public final class Reader implements Iterator<View>, AutoCloseable {
                 }
             }
         }
-        return found != null;
+        return found != null && found.offset() < end;
     }
 
     private View following(int timeoutMs) {

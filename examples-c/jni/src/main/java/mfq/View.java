@@ -4,7 +4,7 @@ import java.nio.ByteBuffer;
 
 /**
  * A record that is read in place (in RAW: a stretch of bytes). One of {@link MappedFileQueue#view} lives until
- * {@link #close}, one of a {@link Reader} until the reader's next call.
+ * {@link #close}, one of a {@link Reader} until the reader's next call or its close.
  */
 public final class View implements AutoCloseable {
     private final long[] view;

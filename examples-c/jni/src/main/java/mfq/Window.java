@@ -1,6 +1,9 @@
 package mfq;
 
+import java.lang.ref.WeakReference;
 import java.nio.ByteBuffer;
+import java.util.Map;
+import java.util.concurrent.ConcurrentSkipListMap;
 import java.util.concurrent.atomic.AtomicInteger;
 
 /**
@@ -12,6 +15,8 @@ final class Window {
     /** So many more files that are held have the garbage collector asked, as direct memory does: mappings are not endless. */
     private static final int MANY = 1024;
     private static final AtomicInteger HELD = new AtomicInteger();
+    /** By where they begin: who goes to and fro between files does not hold each one anew. */
+    private static final ConcurrentSkipListMap<Long, WeakReference<Window>> ALL = new ConcurrentSkipListMap<>();
 
     private final long base;
     private final ByteBuffer writable;
@@ -22,7 +27,11 @@ final class Window {
         this.base = base;
         writable = Native.memory(base, size);
         readable = writable.asReadOnlyBuffer();
+        WeakReference<Window> self = new WeakReference<>(this);
+        ALL.put(base, self);
         Leaks.CLEANER.register(writable, () -> {
+            // Before the memory can be another file's.
+            ALL.remove(base, self);
             HELD.decrementAndGet();
             Native.fileRelease(file);
         });
@@ -31,12 +40,14 @@ final class Window {
         }
     }
 
-    /** Of the file in which the offset lies. */
-    static Window at(long queue, long offset) {
-        return of(Native.find(queue, offset));
-    }
-
-    static Window of(long file) {
+    /** Of the file that this claim or view is in; of the one in its place, if a truncation has just put one there. */
+    static Window around(long queue, long[] place) {
+        Map.Entry<Long, WeakReference<Window>> below = ALL.floorEntry(place[0]);
+        Window known = below == null ? null : below.getValue().get();
+        if (known != null && known.holds(place)) {
+            return known;
+        }
+        long file = Native.find(queue, place[2]);
         long[] info = new long[Native.FILE];
         Native.fileInfo(file, info);
         return new Window(file, info[5], info[1]);

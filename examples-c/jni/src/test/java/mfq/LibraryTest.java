@@ -9,6 +9,7 @@ import java.net.URL;
 import java.net.URLClassLoader;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
 import java.util.List;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
@@ -45,6 +46,8 @@ class LibraryTest {
     @Test
     void theLibraryIsExtractedAndNothingIsLeftOfIt() throws Exception {
         assertEquals("0.1.0\n[]\n", loads("-Djava.io.tmpdir=" + dir));
+        Path relative = Path.of("").toAbsolutePath().relativize(dir);
+        assertEquals("0.1.0\n[]\n", loads("-Djava.io.tmpdir=" + relative));
     }
 
     @Test
@@ -53,6 +56,12 @@ class LibraryTest {
         Files.writeString(path.resolve("libmfqjni.so"), "no library");
         // A bad one is passed over, a good one makes the jar's superfluous.
         assertTrue(loads("-Djava.library.path=" + path, "-Djava.io.tmpdir=" + dir).endsWith("0.1.0\n[]\n"));
+        // So is another library of that name.
+        Path foreign = Path.of(System.getProperty("java.home"), "lib/libprefs.so");
+        Files.copy(foreign, path.resolve("libmfqjni.so"), StandardCopyOption.REPLACE_EXISTING);
+        assertTrue(loads("-Djava.library.path=" + path, "-Djava.io.tmpdir=" + dir).endsWith("0.1.0\n[]\n"));
+        String said = loads("-Djava.library.path=" + path, "-Djava.io.tmpdir=" + dir, "-Dos.arch=none");
+        assertTrue(said.contains("java.library.path=" + path) && said.contains("mfq.Native.version()"), said);
         Files.delete(path.resolve("libmfqjni.so"));
         Files.copy(library(), path.resolve("libmfqjni.so"));
         assertEquals("0.1.0\n[]\n", loads("-Djava.library.path=" + path, "-Djava.io.tmpdir=" + path, "-Dos.arch=none"));

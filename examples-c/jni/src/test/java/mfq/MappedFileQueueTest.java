@@ -11,12 +11,17 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import java.lang.management.BufferPoolMXBean;
+import java.lang.management.GarbageCollectorMXBean;
+import java.lang.management.ManagementFactory;
 import java.lang.reflect.Field;
 import java.nio.Buffer;
 import java.nio.ByteBuffer;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.time.temporal.ChronoUnit;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.HashSet;
 import java.util.Iterator;
 import java.util.List;
@@ -135,6 +140,9 @@ class MappedFileQueueTest {
             Support.fails(Status.INVALID, "records", () -> queue.appendBatch(List.of()));
             List<byte[]> large = List.of(new byte[40_000], new byte[40_000]);
             Support.fails(Status.TOO_LARGE, "the batch does not fit in one file", () -> queue.appendBatch(large));
+            // More than an array takes.
+            List<byte[]> endless = Collections.nCopies(300, new byte[8 << 20]);
+            Support.fails(Status.TOO_LARGE, "the batch does not fit in one file", () -> queue.appendBatch(endless));
         }
     }
 
@@ -183,9 +191,72 @@ class MappedFileQueueTest {
             Iterator<View> over = reader.tail(Duration.ZERO).iterator();
             assertArrayEquals("late".getBytes(), over.next().bytes());
             assertThrows(NoSuchElementException.class, over::next);
+            // What comes when the time is over is for the next one, however fast it comes.
+            queue.append("later".getBytes());
+            assertFalse(over.hasNext());
+            for (Duration time : List.of(ChronoUnit.FOREVER.getDuration(), Duration.ofNanos(Long.MAX_VALUE))) {
+                Iterator<View> endless = reader.tail(time).iterator();
+                assertTrue(endless.hasNext());
+                CompletableFuture<Boolean> waits = CompletableFuture.supplyAsync(() -> {
+                    endless.next();
+                    return endless.hasNext();
+                });
+                queue.append("at last".getBytes());
+                assertTrue(waits.join());
+            }
+            reader.next();
+            assertFalse(reader.tail(Duration.ofSeconds(Long.MIN_VALUE)).iterator().hasNext());
             reader.close();
             Support.fails(Status.CLOSED, "reader", over::hasNext);
         }
+    }
+
+    /** With every 1,024th file that is held anew the garbage collector is asked. */
+    @Test
+    void aThreadThatGoesToAndFroBetweenFilesDoesNotHoldThemAnew() {
+        try (MappedFileQueue queue = open(small())) {
+            long first = queue.append(new byte[40_000]).offset(), second = queue.append(new byte[40_000]).offset();
+            long before = collections();
+            for (int round = 0; round < 20_000; round++) {
+                queue.read(first);
+                queue.view(second).close();
+            }
+            assertTrue(collections() - before < 5, collections() - before + " full collections");
+        }
+    }
+
+    private static long collections() {
+        return ManagementFactory.getGarbageCollectorMXBeans().stream()
+                .filter(collector -> collector.getName().matches(".*(Old|MarkSweep|Major).*"))
+                .mapToLong(GarbageCollectorMXBean::getCollectionCount).sum();
+    }
+
+    @Test
+    void aBufferFarLargerThanTheRecordTakesNoDirectMemory() {
+        try (MappedFileQueue queue = open(small())) {
+            long offset = queue.append("small".getBytes()).offset();
+            ByteBuffer large = ByteBuffer.allocate(100 << 20);
+            long before = direct().getTotalCapacity();
+            assertEquals(queue.offsets().committed(), queue.read(offset, large));
+            assertEquals(5, large.position());
+            assertEquals(before, direct().getTotalCapacity());
+        }
+    }
+
+    @Test
+    void rawGivesAsMuchAsTheBufferTakes() {
+        try (MappedFileQueue raw = open(raw())) {
+            raw.append("stretch".getBytes());
+            ByteBuffer part = ByteBuffer.allocate(3);
+            assertEquals(3, raw.read(0, part));
+            assertArrayEquals("str".getBytes(), part.array());
+            Support.fails(Status.INVALID, "cap", () -> raw.read(0, part));
+        }
+    }
+
+    private static BufferPoolMXBean direct() {
+        return ManagementFactory.getPlatformMXBeans(BufferPoolMXBean.class).stream()
+                .filter(pool -> pool.getName().equals("direct")).findFirst().orElseThrow();
     }
 
     /** Their records lie in different files, and each file has its own buffer. */

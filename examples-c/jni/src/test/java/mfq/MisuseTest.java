@@ -25,11 +25,13 @@ import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.Callable;
 import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.FutureTask;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.logging.Handler;
 import java.util.logging.LogRecord;
@@ -68,7 +70,6 @@ class MisuseTest {
                 new Bad(small().startOffset(-1), Status.INVALID, "start_offset"),
                 new Bad(small().flushIntervalMs(-1), Status.INVALID, "flush_interval_ms"),
                 new Bad(small().commitIntervalMs(-1), Status.INVALID, "commit_interval_ms"),
-                new Bad(small().filesAhead(-1), Status.INVALID, "files_ahead"),
                 new Bad(small().filesAhead(65), Status.INVALID, "files_ahead"),
                 new Bad(small().mode(Options.Mode.STAGED).poolBuffers(1), Status.INVALID, "pool_buffers"),
                 new Bad(small().permissions(0111), Status.INVALID, "permissions"),
@@ -83,6 +84,10 @@ class MisuseTest {
         for (Bad bad : all) {
             fails(bad.status, bad.word, () -> MappedFileQueue.open(dir.resolve("refused"), bad.options.build()));
             assertFalse(Files.exists(dir.resolve("refused")), bad.word);
+        }
+        for (Options.Builder negative : List.of(small().filesAhead(-1), small().poolBuffers(-1),
+                small().flushLeastPages(-1), small().permissions(-1))) {
+            assertThrows(IllegalArgumentException.class, negative::build);
         }
         assertThrows(NullPointerException.class, () -> Options.builder().format(null));
         assertThrows(NullPointerException.class, () -> MappedFileQueue.open(null));
@@ -118,6 +123,18 @@ class MisuseTest {
         }
         try (Stream<Path> left = Files.list(dir)) {
             assertEquals(Set.of(dir.resolve("queue"), dir.resolve("archive.zip")), left.collect(Collectors.toSet()));
+        }
+    }
+
+    @Test
+    void aRelativePathIsWhatItIsToJava() throws Exception {
+        Support.output(Support.jvm(List.of("-Duser.dir=" + dir), OpensRelative.class));
+        assertTrue(Files.isDirectory(dir.resolve("relative")));
+    }
+
+    static final class OpensRelative {
+        public static void main(String[] arguments) {
+            MappedFileQueue.open(Path.of("relative")).close();
         }
     }
 
@@ -170,6 +187,7 @@ class MisuseTest {
         Reader reader = queue.reader(0);
         QueueFile file = queue.getLast(GENEROUS_MS);
         Claim claim = queue.claim(8);
+        ByteBuffer kept = claim.buffer();
         queue.close();
         queue.close();
         List<Executable> calls = List.of(() -> queue.append(new byte[1]), () -> queue.append(ByteBuffer.allocateDirect(1)),
@@ -191,7 +209,8 @@ class MisuseTest {
         file.close();
         file.close();
         fails(Status.CLOSED, "file", file::size);
-        ByteBuffer kept = claim.buffer().putLong(0, 1);
+        fails(Status.CLOSED, "the queue is closed", claim::buffer);
+        kept.putLong(0, 1);
         fails(Status.CLOSED, "queue", claim::commit);
         fails(Status.CLOSED, "committed, aborted or closed already", claim::buffer);
         assertThrows(BufferOverflowException.class, () -> kept.put((byte) 1));
@@ -246,6 +265,10 @@ class MisuseTest {
         assertArrayEquals("looked at".getBytes(), first.bytes());
         assertFalse(reader.hasNext());
         fails(Status.CLOSED, "view", first::bytes);
+        reader.seek(at.offset());
+        View last = reader.next();
+        reader.close();
+        fails(Status.CLOSED, "view", last::bytes);
 
         // Removed, closed and released: a duplicate still reads what was there.
         for (int i = 0; i < 20; i++) {
@@ -253,7 +276,6 @@ class MisuseTest {
         }
         queue.truncateBefore(queue.offsets().committed());
         queue.close();
-        reader.close();
         System.gc();
         byte[] bytes = new byte[9];
         kept.get(bytes);
@@ -315,6 +337,35 @@ class MisuseTest {
         reader.close();
         ExecutionException failed = assertThrows(ExecutionException.class, waits::get);
         assertEquals(Status.CLOSED, ((MfqException) failed.getCause()).status());
+    }
+
+    /** Else a host would exit in the middle of the first one. */
+    @Test
+    void aSecondCloseWaitsForTheFirst() throws Exception {
+        CountDownLatch begun = new CountDownLatch(1), mayEnd = new CountDownLatch(1);
+        AtomicBoolean isClosed = new AtomicBoolean();
+        Leaks.End end = new Leaks.End(this, "a thing of", "this test", () -> {
+            begun.countDown();
+            try {
+                mayEnd.await();
+            } catch (InterruptedException never) {
+                throw new AssertionError(never);
+            }
+            isClosed.set(true);
+        });
+        Thread first = new Thread(end::close);
+        first.start();
+        begun.await();
+        FutureTask<Boolean> second = new FutureTask<>(() -> {
+            end.close();
+            return isClosed.get();
+        });
+        Thread waits = new Thread(second);
+        waits.start();
+        Support.until(() -> waits.getState() == Thread.State.BLOCKED || second.isDone(), "the second waits");
+        mayEnd.countDown();
+        assertTrue(second.get());
+        first.join();
     }
 
     @Test
