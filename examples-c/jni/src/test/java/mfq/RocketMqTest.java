@@ -223,8 +223,10 @@ class RocketMqTest {
                 assertEquals(Recovery.Ended.PROCESS_DEATH, queue.recovery().ended());
                 // One that was copied and not yet committed is whole to RocketMQ alone.
                 int next = encoded(encoder, body(acknowledged.size()), acknowledged.size()).remaining();
-                long more = end - queue.offsets().committed();
-                assertTrue(more == 0 || more == next, "both find the same end: RocketMQ's is " + more + " bytes behind");
+                long committed = queue.offsets().committed(), more = end - committed;
+                // A file that is full with nothing behind it ends for RocketMQ before its filler.
+                boolean isFull = committed % FILE_BYTES == 0 && more < 0 && -more < next + 8;
+                assertTrue(more == 0 || more == next || isFull, "both find the same end: RocketMQ's is " + more + " bytes behind");
                 // What nobody was told of is cut, so that the next process goes on with the same number.
                 long told = acknowledged.get(acknowledged.size() - 1);
                 queue.truncateAfter(told + ByteBuffer.wrap(queue.read(told).bytes()).getInt());
