@@ -41,8 +41,8 @@ const PREFAULT_STEP_BYTES: u64 = 2 << 20;
 /// Pages so close before the writer are readied at once; those further ahead once their file is durable, as its sync
 /// would write them.
 const PREFAULT_AT_ONCE_BYTES: u64 = PREFAULT_AHEAD_BYTES / 2;
-/// A fast writer that comes so close is overtaken, and readies by itself the pages that are left out: it would wait for each
-/// step, for all the pages in it, where one takes microseconds.
+/// A fast writer that comes so close is overtaken, and readies by itself the pages that are left out: it would wait for
+/// each step, for all the pages in it, where one takes microseconds.
 const TOO_CLOSE_BYTES: u64 = 2 * PREFAULT_STEP_BYTES;
 const LEFT_OUT_BYTES: u64 = 4 * PREFAULT_STEP_BYTES;
 

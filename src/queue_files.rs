@@ -184,9 +184,7 @@ impl QueueFiles {
         while let Some(file) = self.table.find(at).filter(|_| at < writer_at) {
             let end = file.end().min(writer_at);
             self.expect_readers(&file, at - file.start(), end - at);
-            if self.huge_pages && file.size() >= HUGE_PAGE_BYTES {
-                file.prefer_huge_pages(at - file.start(), end - at); // as its neighbours: one map area for all of them
-            }
+            self.prefer_huge_pages(&file, at - file.start(), end - at); // as its neighbours: one map area for all
             at = end;
         }
     }
@@ -194,11 +192,15 @@ impl QueueFiles {
     /// Readies pages of a file. Huge ones are asked for right before and not for the whole file: where a writer comes
     /// first, one page takes microseconds, and a huge one a quarter of a millisecond.
     pub fn populate(&self, file: &MappedFile, at: u64, len: u64) -> io::Result<()> {
-        if self.huge_pages && file.size() >= HUGE_PAGE_BYTES {
-            let from = at - at % HUGE_PAGE_BYTES;
-            file.prefer_huge_pages(from, at + len - from);
-        }
+        let from = at - at % HUGE_PAGE_BYTES;
+        self.prefer_huge_pages(file, from, at + len - from);
         file.populate(at, len)
+    }
+
+    fn prefer_huge_pages(&self, file: &MappedFile, at: u64, len: u64) {
+        if self.huge_pages && file.size() >= HUGE_PAGE_BYTES {
+            file.prefer_huge_pages(at, len);
+        }
     }
 
     /// Puts `[at, at + len)` of a file on stable storage; in STAGED, everything that was written to it.
