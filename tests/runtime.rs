@@ -5,14 +5,19 @@ mod support;
 
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, io, thread};
 use support::*;
 
+/// The directories of those that are called so.
+fn threads_named(name: &str) -> Vec<PathBuf> {
+    let all = fs::read_dir("/proc/self/task").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+    all.filter(|thread| fs::read_to_string(thread.join("comm")).is_ok_and(|comm| comm.trim() == name)).collect()
+}
+
 fn allocation_threads() -> usize {
-    let comm = |entry: std::io::Result<fs::DirEntry>| fs::read_to_string(entry.ok()?.path().join("comm")).ok();
-    fs::read_dir("/proc/self/task").unwrap().filter_map(comm).filter(|name| name.trim() == "mfq-alloc").count()
+    threads_named("mfq-alloc").len()
 }
 
 /// A thread that was joined may be listed for a moment more.
@@ -37,6 +42,21 @@ fn the_runtime_starts_with_the_first_open_and_ends_with_the_last_close_and_start
         drop(two); // closes as well
         there_are(0);
     }
+}
+
+/// An append that rolls wakes it, and has been seen to wait 1 to 5 ms for its processor behind it.
+#[test]
+fn waking_the_allocation_thread_takes_no_processor_away() {
+    let _alone = alone();
+    let dir = scratch();
+    let _queue = open(dir.path(), &record());
+    eventually("it is of the kind that never preempts", || {
+        threads_named("mfq-alloc").first().is_some_and(|thread| {
+            let id = thread.file_name().unwrap().to_str().unwrap().parse().unwrap();
+            // SAFETY: reads a number.
+            unsafe { libc::sched_getscheduler(id) == libc::SCHED_BATCH }
+        })
+    });
 }
 
 #[test]

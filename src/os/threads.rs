@@ -21,3 +21,15 @@ pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Res
         thread
     }
 }
+
+/// Waking this thread no longer takes the processor from its waker (SCHED_BATCH in sched(7)); a host that chose another
+/// policy than the usual one for its threads keeps it.
+pub(crate) fn never_preempt_waker() {
+    // SAFETY: a plain value that is read; 0 is the calling thread. Where it is refused everything works without.
+    unsafe {
+        if libc::sched_getscheduler(0) == libc::SCHED_OTHER {
+            let usual: libc::sched_param = std::mem::zeroed();
+            libc::sched_setscheduler(0, libc::SCHED_BATCH, &usual);
+        }
+    }
+}
