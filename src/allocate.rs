@@ -14,6 +14,7 @@ use crate::log::{self, Level};
 use crate::mapped_file::MappedFile;
 use crate::options::MOST_OFFSET;
 use crate::pool::{Buffer, none_free};
+use crate::prefault::Step;
 use crate::queue_files::QueueFiles;
 use crate::stats::count;
 use crossbeam_channel::{Receiver, Sender};
@@ -32,19 +33,6 @@ const SLOW_CREATION: Duration = Duration::from_millis(10);
 const HELP_YOURSELF_AFTER: Duration = Duration::from_millis(10);
 const FIRST_BACK_OFF: Duration = Duration::from_millis(10);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(10);
-
-/// Pages are readied at most this far ahead of the writer, whatever the file size: it bounds what prefaulting dirties.
-pub(crate) const PREFAULT_AHEAD_BYTES: u64 = 64 << 20;
-/// At most this much in one call, which holds the address-space lock meanwhile; one huge page.
-const PREFAULT_STEP_BYTES: u64 = 2 << 20;
-
-/// Pages so close before the writer are readied at once; those further ahead once their file is durable, as its sync
-/// would write them.
-const PREFAULT_AT_ONCE_BYTES: u64 = PREFAULT_AHEAD_BYTES / 2;
-/// A fast writer that comes so close is overtaken, and readies by itself the pages that are left out: it would wait for
-/// each step, for all the pages in it, where one takes microseconds.
-const TOO_CLOSE_BYTES: u64 = 2 * PREFAULT_STEP_BYTES;
-const LEFT_OUT_BYTES: u64 = 4 * PREFAULT_STEP_BYTES;
 
 /// Requests of all queues dropped because nobody wanted them any more when the worker came to them.
 static EXPIRED: AtomicU64 = AtomicU64::new(0);
@@ -294,7 +282,10 @@ impl AllocationService {
                 }
             } else if let Some((files, step)) = table.prefault_step() {
                 drop(table);
-                survive("readying pages", || step.take(&files));
+                survive("readying pages", || {
+                    let readied = files.prefault.take(&step, &files.table);
+                    readied.map_err(|cause| Error::system(files.directory.name(step.file.start()), cause))
+                });
             } else {
                 let retry_at = table.retry_failed(Instant::now());
                 drop(table);
@@ -519,75 +510,29 @@ impl Table {
 
     /// The next pages to ready, for the queue that asked first and neither has run far enough ahead nor waits for a
     /// sync.
-    fn prefault_step(&mut self) -> Option<(Arc<QueueFiles>, PrefaultStep)> {
+    fn prefault_step(&mut self) -> Option<(Arc<QueueFiles>, Step)> {
         let mut at = 0;
         while let Some(files) = self.attention.get(at) {
-            match self.next_pages(files) {
+            match files.prefault.next_step(files.table.file_bytes(), |start| self.file_at(files, start)) {
                 None => drop(self.attention.remove(at)),
-                Some(step) if step.is_due(files) => return Some((files.clone(), step)),
+                Some(step) if files.prefault.is_due(&step) => return Some((files.clone(), step)),
                 Some(_) => at += 1,
             }
         }
         None
     }
 
-    fn next_pages(&self, files: &QueueFiles) -> Option<PrefaultStep> {
-        let writer_at = files.writer_at.load(Ordering::Relaxed);
-        let ready_to = files.prefaulted_to.load(Ordering::Relaxed);
-        let seen_at = files.writer_seen_at.load(Ordering::Relaxed);
-        let has_steps = ready_to != seen_at; // before the first one nobody knows how fast it is
-        let is_fast = has_steps && seen_at + PREFAULT_STEP_BYTES / 2 <= writer_at;
-        let is_too_close = is_fast && ready_to < writer_at + TOO_CLOSE_BYTES;
-        let left_out = is_too_close.then_some((writer_at + LEFT_OUT_BYTES).next_multiple_of(PREFAULT_STEP_BYTES));
-        left_out
-            .and_then(|from| self.pages_from(files, from, writer_at))
-            .or_else(|| self.pages_from(files, ready_to.max(writer_at), writer_at))
-    }
-
-    fn pages_from(&self, files: &QueueFiles, from: u64, writer_at: u64) -> Option<PrefaultStep> {
-        let until = writer_at.saturating_add(PREFAULT_AHEAD_BYTES);
-        if from >= until {
-            return None;
-        }
-        let start = from - from % files.table.file_bytes();
-        let file = files.table.find(start).or_else(|| {
-            match self.requests.get(&(files.generation, start)).map(|request| &request.state) {
-                Some(State::Ready(file)) => Some(file.clone()),
-                _ => None,
-            }
-        })?;
-        // Whole steps, so that a huge page is not asked for in two halves.
-        let within = from - start;
-        let end = (within + 1).next_multiple_of(PREFAULT_STEP_BYTES).min(file.size()).min(until - start);
-        Some(PrefaultStep { file, from: within, len: end - within })
+    /// One that is in use, or ready to be.
+    fn file_at(&self, files: &QueueFiles, start: u64) -> Option<Arc<MappedFile>> {
+        files.table.find(start).or_else(|| match &self.requests.get(&(files.generation, start))?.state {
+            State::Ready(file) => Some(file.clone()),
+            _ => None,
+        })
     }
 }
 
 fn rank(files: &QueueFiles, start: u64, awaited: bool, ticket: Ticket) -> Rank {
     Rank { unawaited: !awaited, larger_first: Reverse(files.table.file_bytes()), start, ticket }
-}
-
-struct PrefaultStep {
-    file: Arc<MappedFile>,
-    from: u64,
-    len: u64,
-}
-
-impl PrefaultStep {
-    fn is_due(&self, files: &QueueFiles) -> bool {
-        let writer_at = files.writer_at.load(Ordering::Relaxed);
-        self.file.entry_durable() || self.file.start() + self.from < writer_at + PREFAULT_AT_ONCE_BYTES
-    }
-
-    fn take(self, files: &QueueFiles) -> Result<()> {
-        let start = self.file.start();
-        // Past it in any case: pages that cannot be readied are left to the writer.
-        files.prefaulted_to.store(start + self.from + self.len, Ordering::Relaxed);
-        files.expect_readers_behind_writer();
-        let populated = files.populate(&self.file, self.from, self.len);
-        files.expect_readers(&self.file, self.from, self.len);
-        populated.map_err(|cause| Error::system(files.directory.name(start), cause))
-    }
 }
 
 #[cfg(test)]

@@ -58,6 +58,7 @@ mod place;
 mod policy;
 mod pool;
 mod positions;
+mod prefault;
 mod queue;
 mod queue_files;
 mod raw;

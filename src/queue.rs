@@ -3,7 +3,7 @@
 //! What can be done with it has files of its own: [`crate::append`], [`crate::claim`], [`crate::reader`],
 //! [`crate::flush`], [`crate::background`], [`crate::truncate`], [`crate::recovery`].
 
-use crate::allocate::{self, Found, PREFAULT_AHEAD_BYTES};
+use crate::allocate::{self, Found};
 use crate::checkpoint::Checkpoint;
 use crate::commit_order::CommitOrder;
 use crate::deadline::Deadline;
@@ -21,6 +21,7 @@ use crate::place;
 use crate::policy::Policy;
 use crate::pool::Pool;
 use crate::positions::Positions;
+use crate::prefault::{self, Prefault};
 use crate::queue_files::QueueFiles;
 use crate::raw;
 use crate::record::HEADER_BYTES;
@@ -78,9 +79,9 @@ const PANICKED: u32 = 8;
 const LOST_PAGE: u32 = 16;
 
 /// The writer asks for more pages each time it has used this much of what was readied for it.
-const ATTENTION_BYTES: u64 = PREFAULT_AHEAD_BYTES / 4;
+const ATTENTION_BYTES: u64 = prefault::AHEAD_BYTES / 4;
 /// How exactly the allocation thread knows where the writer is.
-const POSITION_BYTES: u64 = PREFAULT_AHEAD_BYTES / 64;
+const POSITION_BYTES: u64 = prefault::AHEAD_BYTES / 64;
 /// A writer that has to wait for files gets more of them ahead, up to this.
 const MOST_FILES_AHEAD: u32 = 8;
 
@@ -183,9 +184,10 @@ impl Queue {
         let page_bytes = directory.os.page_size() as u64;
         let checkpoint_in_flush = meta.format == Format::Raw && options.walk.is_none();
         let huge_pages = matches!(options.flush_policy, FlushPolicy::None | FlushPolicy::Interval);
-        let files = Arc::new(QueueFiles::new(directory, table, pool.clone(), end, huge_pages, flush_service));
+        let prefault = Prefault::new(pool.is_none(), huge_pages, end);
+        let files = Arc::new(QueueFiles::new(directory, table, pool.clone(), prefault, flush_service));
         if let Some(last) = files.table.last().filter(|_| lease.is_some()) {
-            files.expect_writer(last, end - last.start());
+            files.prefault.expect_writer(last, end - last.start());
         }
         let positions = Arc::new(Positions::new(end, checkpoint.durable, pool.is_some()));
         let moved = Arc::new(Event::default());
@@ -287,7 +289,7 @@ impl Queue {
         let mut stats = self.files.counters.snapshot();
         stats.expired_requests = allocate::expired_requests();
         stats.superseded_requests = allocate::superseded_requests();
-        stats.prefaulted_to = self.files.prefaulted_to.load(Ordering::Relaxed);
+        stats.prefaulted_to = self.files.prefault.ready_to();
         stats.pool_free = self.files.pool.as_ref().map_or(0, |pool| u64::from(pool.free()));
         self.describe_claims(&mut stats);
         Ok(stats)
@@ -539,7 +541,7 @@ impl Queue {
             (writer_at >= attention.allocation_at, flushes)
         });
         // No further than the last file: it may have been cut since.
-        self.files.writer_at.fetch_max(writer_at.min(last.end()), Ordering::Relaxed);
+        self.files.prefault.writer_came_to(writer_at.min(last.end()));
         if allocates {
             self.ask_for_files(writer_at, last);
         }

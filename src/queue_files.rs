@@ -1,5 +1,4 @@
-//! One queue's files as the allocation service sees them: where they are made, which there are, how far they are
-//! prepared.
+//! One queue's files as the allocation service sees them: where they are made, which there are, which are durable.
 
 use crate::directory::Directory;
 use crate::error::{Error, Result, Status};
@@ -7,19 +6,15 @@ use crate::file_table::FileTable;
 use crate::flush_service::FlushService;
 use crate::log::{self, Level};
 use crate::mapped_file::MappedFile;
-use crate::os::Advice;
 use crate::pool::{Pool, none_free};
+use crate::prefault::Prefault;
 use crate::stats::Counters;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-/// Below this size a file has no huge page to gain.
-const HUGE_PAGE_BYTES: u64 = 2 << 20;
 
 /// Of so many new files it is remembered that they want a sync, where a writer outruns the disk.
 const MOST_UNSYNCED: usize = 64;
@@ -32,15 +27,9 @@ pub(crate) struct QueueFiles {
     /// STAGED: where appends store.
     pub pool: Option<Arc<Pool>>,
     pub counters: Counters,
-    /// Where the writer was when it last said so.
-    pub writer_at: AtomicU64,
-    /// Where the allocation thread saw it last.
-    pub writer_seen_at: AtomicU64,
-    pub prefaulted_to: AtomicU64,
+    pub prefault: Prefault,
     /// The queue is closing: no file is handed out any more.
     closed: AtomicBool,
-    /// Files are asked to be of huge pages, which make every sync of a page write 2 MiB.
-    huge_pages: bool,
     /// Of its device; none where nothing is written.
     pub flush_service: Option<Arc<FlushService>>,
     /// Its end is moved back at this moment: no file is made ahead of it.
@@ -58,8 +47,7 @@ impl QueueFiles {
         directory: Directory,
         table: FileTable,
         pool: Option<Arc<Pool>>,
-        writer_at: u64,
-        huge_pages: bool,
+        prefault: Prefault,
         flush_service: Option<Arc<FlushService>>,
     ) -> QueueFiles {
         static GENERATION: AtomicU64 = AtomicU64::new(1);
@@ -69,11 +57,8 @@ impl QueueFiles {
             table,
             pool,
             counters: Counters::default(),
-            writer_at: AtomicU64::new(writer_at),
-            writer_seen_at: AtomicU64::new(writer_at),
-            prefaulted_to: AtomicU64::new(writer_at),
+            prefault,
             closed: AtomicBool::new(false),
-            huge_pages,
             flush_service,
             end_moves: AtomicBool::new(false),
             unsynced: Mutex::default(),
@@ -100,9 +85,7 @@ impl QueueFiles {
 
     /// The writer is at `end` now, with nothing made ahead of it.
     pub fn end_moved(&self, end: u64) {
-        self.writer_at.store(end, Ordering::Relaxed);
-        self.writer_seen_at.store(end, Ordering::Relaxed);
-        self.prefaulted_to.store(end, Ordering::Relaxed);
+        self.prefault.end_moved(end);
         self.end_moves.store(false, Ordering::Release);
     }
 
@@ -131,7 +114,7 @@ impl QueueFiles {
             }
         });
         let file = Arc::new(mapped.inspect_err(|_| self.directory.remove_temporary(start))?);
-        self.expect_writer(&file, len);
+        self.prefault.expect_writer(&file, len);
         file.hold_buffer(buffer);
         Ok(file)
     }
@@ -155,52 +138,9 @@ impl QueueFiles {
             None => MappedFile::new(os, start, map),
             Some(_) => MappedFile::staged(os, start, map, fd),
         });
-        self.expect_writer(&file, 0);
+        self.prefault.expect_writer(&file, 0);
         self.directory.publish_temporary(start)?;
         Ok(file)
-    }
-
-    /// No reading ahead from here on, until [`QueueFiles::expect_readers`]: a writer that comes to a page that is not
-    /// ready would have the kernel read up to `read_ahead_kb` ahead of it (`do_sync_mmap_readahead`), which took 20 ms
-    /// where a page takes microseconds.
-    pub fn expect_writer(&self, file: &MappedFile, at: u64) {
-        if self.pool.is_none() {
-            file.advise(Advice::Random, at, file.size() - at);
-        }
-    }
-
-    /// Pages may be gone from memory when they come.
-    pub fn expect_readers(&self, file: &MappedFile, at: u64, len: u64) {
-        if self.pool.is_none() {
-            file.advise(Advice::Normal, at, len);
-        }
-    }
-
-    /// Where the writer has been since it was seen last: some of it was left to it.
-    pub fn expect_readers_behind_writer(&self) {
-        let writer_at = self.writer_at.load(Ordering::Relaxed);
-        let mut at =
-            self.writer_seen_at.swap(writer_at, Ordering::Relaxed).max(self.table.first().unwrap_or(writer_at));
-        while let Some(file) = self.table.find(at).filter(|_| at < writer_at) {
-            let end = file.end().min(writer_at);
-            self.expect_readers(&file, at - file.start(), end - at);
-            self.prefer_huge_pages(&file, at - file.start(), end - at); // as its neighbours: one map area for all
-            at = end;
-        }
-    }
-
-    /// Readies pages of a file. Huge ones are asked for right before and not for the whole file: where a writer comes
-    /// first, one page takes microseconds, and a huge one a quarter of a millisecond.
-    pub fn populate(&self, file: &MappedFile, at: u64, len: u64) -> io::Result<()> {
-        let from = at - at % HUGE_PAGE_BYTES;
-        self.prefer_huge_pages(file, from, at + len - from);
-        file.populate(at, len)
-    }
-
-    fn prefer_huge_pages(&self, file: &MappedFile, at: u64, len: u64) {
-        if self.huge_pages && file.size() >= HUGE_PAGE_BYTES {
-            file.prefer_huge_pages(at, len);
-        }
     }
 
     /// Puts `[at, at + len)` of a file on stable storage; in STAGED, everything that was written to it.

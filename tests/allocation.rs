@@ -39,7 +39,7 @@ fn a_request_already_there_is_joined_not_repeated() {
 fn a_roll_asks_for_next_and_next_next() {
     let _alone = alone();
     let dir = scratch();
-    let queue = open(dir.path(), &record());
+    let queue = open(dir.path(), &Options { files_ahead: 2, ..record() }); // more of them would follow so fast a writer
     for begun in 1..=5 {
         queue.append(&filling()).unwrap();
         let all: Vec<u64> = (0..begun + 2).map(|index| index * page()).collect();
@@ -71,7 +71,7 @@ fn a_writer_that_outruns_the_allocator_gets_more_files_ahead() {
     fill_files(&queue, 4); // each waits, as the worker is away
     assert_eq!(queue.stats().unwrap().rolls_waited, 3);
     stuck.os.heal();
-    eventually("five files ahead", || file_starts(dir.path()).len() == 4 + 2 + 3);
+    eventually("more than two files ahead", || file_starts(dir.path()).len() > 4 + 2);
 }
 
 #[test]
@@ -772,8 +772,9 @@ fn a_writer_that_comes_close_is_overtaken_and_what_is_left_out_is_its_own() {
     queue.os.heal();
     let pages = |mib: u64| (mib << 20) as usize / page() as usize;
     let ready = |from: u64, to: u64| resident(&queue.file(0))[pages(from)..pages(to)].iter().filter(|&&is| is).count();
-    eventually("what lies behind is ready", || ready(20, 64) == pages(64 - 20));
-    assert!(ready(12, 17) < pages(1), "{} pages", ready(12, 17));
+    // It came 10 MiB far during a step: twice as much is its own.
+    eventually("what lies behind is ready", || ready(32, 64) == pages(64 - 32));
+    assert!(ready(12, 29) < pages(1), "{} pages", ready(12, 29));
     for _ in 0..50 {
         queue.append(&[1; 1 << 20]).unwrap();
     }

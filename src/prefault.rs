@@ -1,0 +1,158 @@
+//! Pages that are ready before the writer comes to them: how far they are, which are next, and what the kernel is told
+//! of those that the writer finds unready.
+
+use crate::file_table::FileTable;
+use crate::mapped_file::MappedFile;
+use crate::os::Advice;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Pages are readied at most this far ahead of the writer, whatever the file size: it bounds what prefaulting dirties.
+pub(crate) const AHEAD_BYTES: u64 = 64 << 20;
+/// At most this much in one call, which holds the address-space lock meanwhile; one huge page.
+const STEP_BYTES: u64 = HUGE_PAGE_BYTES;
+const HUGE_PAGE_BYTES: u64 = 2 << 20;
+
+/// Pages so close before the writer are readied at once; those further ahead once their file is durable, as its sync
+/// would write them.
+const AT_ONCE_BYTES: u64 = AHEAD_BYTES / 2;
+/// A fast writer that comes so close at least is overtaken, and readies by itself the pages that are left out, so many
+/// at least: it would wait for each step, for all the pages in it, where one takes microseconds.
+const TOO_CLOSE_BYTES: u64 = 2 * STEP_BYTES;
+const LEFT_OUT_BYTES: u64 = 4 * STEP_BYTES;
+
+pub(crate) struct Prefault {
+    /// Of files; in STAGED they are of memory.
+    of_files: bool,
+    /// Files are asked to be of huge pages, which make every sync of a page write 2 MiB.
+    huge_pages: bool,
+    /// Where the writer was when it last said so.
+    writer_at: AtomicU64,
+    /// Where the allocation thread saw it last.
+    writer_seen_at: AtomicU64,
+    /// How far it came during the last step.
+    moved_in_step: AtomicU64,
+    ready_to: AtomicU64,
+}
+
+/// Pages of one file that are to be readied in one call.
+pub(crate) struct Step {
+    pub file: Arc<MappedFile>,
+    from: u64,
+    len: u64,
+}
+
+impl Prefault {
+    pub fn new(of_files: bool, huge_pages: bool, writer_at: u64) -> Prefault {
+        Prefault {
+            of_files,
+            huge_pages,
+            writer_at: AtomicU64::new(writer_at),
+            writer_seen_at: AtomicU64::new(writer_at),
+            moved_in_step: AtomicU64::new(0),
+            ready_to: AtomicU64::new(writer_at),
+        }
+    }
+
+    pub fn ready_to(&self) -> u64 {
+        self.ready_to.load(Ordering::Relaxed)
+    }
+
+    pub fn writer_came_to(&self, offset: u64) {
+        self.writer_at.fetch_max(offset, Ordering::Relaxed);
+    }
+
+    /// The writer is at `end` now, with nothing made ahead of it.
+    pub fn end_moved(&self, end: u64) {
+        self.writer_at.store(end, Ordering::Relaxed);
+        self.writer_seen_at.store(end, Ordering::Relaxed);
+        self.ready_to.store(end, Ordering::Relaxed);
+    }
+
+    /// No reading ahead from here on, until pages are readied or left behind: a writer that comes to a page that is not
+    /// ready would have the kernel read up to `read_ahead_kb` ahead of it (`do_sync_mmap_readahead`), which took 20 ms
+    /// where a page takes microseconds.
+    pub fn expect_writer(&self, file: &MappedFile, at: u64) {
+        if self.of_files {
+            file.advise(Advice::Random, at, file.size() - at);
+        }
+    }
+
+    /// The next pages to ready. `file_at` finds the file that begins at an offset, if there is one yet.
+    pub fn next_step(&self, file_bytes: u64, file_at: impl Fn(u64) -> Option<Arc<MappedFile>>) -> Option<Step> {
+        let writer_at = self.writer_at.load(Ordering::Relaxed);
+        let moved = self.moved_in_step.load(Ordering::Relaxed);
+        let step_from = |from: u64| {
+            let until = writer_at.saturating_add(AHEAD_BYTES);
+            if from >= until {
+                return None;
+            }
+            let start = from - from % file_bytes;
+            let file = file_at(start)?;
+            // Whole steps, so that a huge page is not asked for in two halves.
+            let within = from - start;
+            let end = (within + 1).next_multiple_of(STEP_BYTES).min(file.size()).min(until - start);
+            Some(Step { file, from: within, len: end - within })
+        };
+        // If the next steps take as long as the last one, it comes as far during each of them.
+        let is_fast = moved >= STEP_BYTES / 2;
+        let is_too_close = is_fast && self.ready_to() < writer_at + TOO_CLOSE_BYTES.max(moved + STEP_BYTES);
+        let left_out = LEFT_OUT_BYTES.max(2 * moved).min(AHEAD_BYTES - 2 * STEP_BYTES);
+        is_too_close
+            .then(|| (writer_at + left_out).next_multiple_of(STEP_BYTES))
+            .and_then(step_from)
+            .or_else(|| step_from(self.ready_to().max(writer_at)))
+    }
+
+    pub fn is_due(&self, step: &Step) -> bool {
+        let writer_at = self.writer_at.load(Ordering::Relaxed);
+        step.file.entry_durable() || step.file.start() + step.from < writer_at + AT_ONCE_BYTES
+    }
+
+    pub fn take(&self, step: &Step, table: &FileTable) -> io::Result<()> {
+        let Step { file, from, len } = step;
+        // Past it in any case: pages that cannot be readied are left to the writer.
+        self.ready_to.store(file.start() + from + len, Ordering::Relaxed);
+        let writer_at = self.writer_at.load(Ordering::Relaxed);
+        self.expect_readers_behind(writer_at, table);
+        let populated = self.populate(file, *from, *len);
+        self.expect_readers(file, *from, *len);
+        let moved = self.writer_at.load(Ordering::Relaxed).saturating_sub(writer_at); // back: a truncation
+        self.moved_in_step.store(moved, Ordering::Relaxed);
+        populated
+    }
+
+    /// Readies pages of a file. Huge ones are asked for right before and not for the whole file: where a writer comes
+    /// first, one page takes microseconds, and a huge one a quarter of a millisecond.
+    fn populate(&self, file: &MappedFile, at: u64, len: u64) -> io::Result<()> {
+        let from = at - at % HUGE_PAGE_BYTES;
+        self.prefer_huge_pages(file, from, at + len - from);
+        file.populate(at, len)
+    }
+
+    /// Where the writer has been since it was seen last: some of it was left to it.
+    fn expect_readers_behind(&self, writer_at: u64, table: &FileTable) {
+        let seen_at = self.writer_seen_at.swap(writer_at, Ordering::Relaxed);
+        let mut at = seen_at.max(table.first().unwrap_or(writer_at));
+        while let Some(file) = table.find(at).filter(|_| at < writer_at) {
+            let end = file.end().min(writer_at);
+            self.expect_readers(&file, at - file.start(), end - at);
+            self.prefer_huge_pages(&file, at - file.start(), end - at); // as its neighbours: one map area for all
+            at = end;
+        }
+    }
+
+    /// Pages may be gone from memory when they come.
+    fn expect_readers(&self, file: &MappedFile, at: u64, len: u64) {
+        if self.of_files {
+            file.advise(Advice::Normal, at, len);
+        }
+    }
+
+    fn prefer_huge_pages(&self, file: &MappedFile, at: u64, len: u64) {
+        if self.huge_pages && file.size() >= HUGE_PAGE_BYTES {
+            file.prefer_huge_pages(at, len);
+        }
+    }
+}
