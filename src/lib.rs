@@ -49,6 +49,7 @@ mod flush_service;
 mod frame;
 mod give_way;
 pub mod log;
+mod look_ahead;
 mod mapped_file;
 mod meta;
 mod options;

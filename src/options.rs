@@ -73,7 +73,7 @@ pub struct Options {
     pub filler: Filler,
     /// How long an append may wait for a file, and under `EveryAppend` then for its sync. 0: 5,000; < 0: for ever.
     pub append_timeout_ms: i32,
-    /// Files kept ready ahead of the writer. 0: 2.
+    /// Files kept ready ahead of the writer. 0: 2, or as many as it fills in a second, up to 8.
     pub files_ahead: u32,
     /// Of files, whatever the umask. 0: 0600.
     pub permissions: u32,
@@ -216,9 +216,5 @@ impl Options {
 
     pub(crate) fn flush_least_pages(&self) -> u64 {
         if self.flush_least_pages == 0 { 4 } else { self.flush_least_pages.into() }
-    }
-
-    pub(crate) fn files_ahead(&self) -> u32 {
-        if self.files_ahead == 0 { 2 } else { self.files_ahead }
     }
 }

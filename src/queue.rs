@@ -13,6 +13,7 @@ use crate::event::Event;
 use crate::file_table::FileTable;
 use crate::frame::Frame;
 use crate::log::{self, Level};
+use crate::look_ahead::LookAhead;
 use crate::mapped_file::MappedFile;
 use crate::meta::Meta;
 use crate::options::{Filler, FlushPolicy, Format, MOST_OFFSET, Options};
@@ -82,8 +83,6 @@ const LOST_PAGE: u32 = 16;
 const ATTENTION_BYTES: u64 = prefault::AHEAD_BYTES / 4;
 /// How exactly the allocation thread knows where the writer is.
 const POSITION_BYTES: u64 = prefault::AHEAD_BYTES / 64;
-/// A writer that has to wait for files gets more of them ahead, up to this.
-const MOST_FILES_AHEAD: u32 = 8;
 
 /// Between tries to give back a buffer while an append waits for one.
 const RELEASE_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -119,7 +118,7 @@ pub struct Queue {
     /// The least of those below: appends that reach it do more than appends.
     attention_at: AtomicU64,
     attention: Mutex<Attention>,
-    files_ahead: AtomicU32,
+    look_ahead: LookAhead,
     pub(crate) lease: Option<Lease>,
 }
 
@@ -221,7 +220,7 @@ impl Queue {
             state: AtomicU32::new(if options.read_only { READ_ONLY } else { 0 }),
             attention_at: AtomicU64::new(0),
             attention: Mutex::new(Attention { allocation_at: 0, position_at: 0, flush_at: u64::MAX }),
-            files_ahead: AtomicU32::new(options.files_ahead()),
+            look_ahead: LookAhead::new(options, meta.filler),
             lease,
         });
         let opened = OpenQueue(queue.clone());
@@ -454,6 +453,7 @@ impl Queue {
         self.check_writable()?; // as a truncation that failed leaves it
         let lease = self.lease.as_ref().expect("only a writer rolls");
         let counters = &self.files.counters;
+        let full_at = Instant::now();
         let (file, found) = self.take_file(lease, start, deadline).inspect_err(|error| {
             if error.status() == Status::Timeout {
                 count(&counters.rolls_timed_out);
@@ -463,13 +463,10 @@ impl Queue {
             _ if full.is_none() => {} // the first file is no roll
             Found::InQueue => {}
             Found::Ready => count(&counters.rolls_ready),
-            Found::Waited => {
-                count(&counters.rolls_waited);
-                if self.meta.filler != Filler::RocketMq {
-                    let ahead = self.files_ahead.load(Ordering::Relaxed);
-                    self.files_ahead.store((ahead + 1).min(MOST_FILES_AHEAD.max(ahead)), Ordering::Relaxed);
-                }
-            }
+            Found::Waited => count(&counters.rolls_waited),
+        }
+        if found != Found::InQueue {
+            self.look_ahead.rolled(full_at, Instant::now());
         }
         // The next files are asked for after the append that rolled is published: its wake costs more than the append.
         self.set_attention(|attention| attention.allocation_at = 0);
@@ -552,7 +549,7 @@ impl Queue {
 
     fn ask_for_files(&self, writer_at: u64, last: &MappedFile) {
         let Some(lease) = &self.lease else { return };
-        let mut ahead = self.files_ahead.load(Ordering::Relaxed);
+        let mut ahead = self.look_ahead.count();
         let mut again_at = writer_at + ATTENTION_BYTES;
         if self.meta.filler == Filler::RocketMq && writer_at <= last.start() {
             // The last file counts among the empty ones, of which there may be two, until something is in it.

@@ -1,0 +1,92 @@
+//! How many files are kept ready ahead of the writer.
+
+use crate::options::{Filler, Options};
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// A disk may take so long to make a file: one read of a block bitmap in fallocate(2) took 665 ms on a disk whose writes
+/// were rationed.
+const LONGEST_CREATION: Duration = Duration::from_secs(1);
+/// As RocketMQ: the next one, and the one after it.
+const LEAST: u32 = 2;
+/// A writer's pace asks for no more.
+const MOST: u32 = 8;
+
+pub(crate) struct LookAhead {
+    count: AtomicU32,
+    /// The host said how many.
+    is_fixed: bool,
+    /// Since when the writer has had its file; none before its first roll.
+    rolled_at: Mutex<Option<Instant>>,
+}
+
+impl LookAhead {
+    pub fn new(options: &Options, filler: Filler) -> LookAhead {
+        let is_chosen = options.files_ahead != 0;
+        let count = if is_chosen { options.files_ahead } else { LEAST };
+        // A RocketMQ broker recovers from the third-last file on: more empty ones would hide the last with data.
+        let is_fixed = is_chosen || filler == Filler::RocketMq;
+        LookAhead { count: AtomicU32::new(count), is_fixed, rolled_at: Mutex::default() }
+    }
+
+    pub fn count(&self) -> u32 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// The writer came to the end of a file at `full_at`, and had the next one at `rolled_at`: where it fills files
+    /// faster than the disk may make them, there are to be as many as it fills meanwhile.
+    pub fn rolled(&self, full_at: Instant, rolled_at: Instant) {
+        if self.is_fixed {
+            return;
+        }
+        let Some(had_since) = self.rolled_at.lock().replace(rolled_at) else { return };
+        let filled_in = full_at.saturating_duration_since(had_since).max(Duration::from_nanos(1));
+        let wanted = LONGEST_CREATION.as_nanos().div_ceil(filled_in.as_nanos()) as u32;
+        self.count.store(wanted.clamp(LEAST, MOST), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count_after(options: &Options, filled_in: Duration, waited: Duration) -> u32 {
+        let look_ahead = LookAhead::new(options, options.filler);
+        let first_at = Instant::now();
+        look_ahead.rolled(first_at, first_at);
+        assert_eq!(look_ahead.count(), if options.files_ahead == 0 { 2 } else { options.files_ahead });
+        look_ahead.rolled(first_at + filled_in, first_at + filled_in + waited);
+        look_ahead.count()
+    }
+
+    #[test]
+    fn a_fast_writer_has_as_many_files_ahead_as_it_fills_in_a_second() {
+        let default = Options::default();
+        let ms = Duration::from_millis;
+        for (filled_in_ms, ahead) in [(0, 8), (100, 8), (160, 7), (300, 4), (500, 2), (501, 2), (10_000, 2)] {
+            assert_eq!(count_after(&default, ms(filled_in_ms), ms(0)), ahead, "full in {filled_in_ms} ms");
+            assert_eq!(count_after(&default, ms(filled_in_ms), ms(5_000)), ahead, "a wait is not the writer's");
+        }
+    }
+
+    #[test]
+    fn what_the_host_chose_and_what_rocketmq_allows_stays() {
+        let chosen = Options { files_ahead: 3, ..Options::default() };
+        assert_eq!(count_after(&chosen, Duration::ZERO, Duration::ZERO), 3);
+        let rocketmq = Options { filler: Filler::RocketMq, ..Options::default() };
+        assert_eq!(count_after(&rocketmq, Duration::ZERO, Duration::ZERO), 2);
+    }
+
+    #[test]
+    fn a_writer_that_slows_down_has_fewer() {
+        let look_ahead = LookAhead::new(&Options::default(), Filler::Zero);
+        let began_at = Instant::now();
+        look_ahead.rolled(began_at, began_at);
+        look_ahead.rolled(began_at, began_at);
+        assert_eq!(look_ahead.count(), 8);
+        let slow_at = began_at + Duration::from_secs(2);
+        look_ahead.rolled(slow_at, slow_at);
+        assert_eq!(look_ahead.count(), 2);
+    }
+}
