@@ -13,36 +13,44 @@ import org.HdrHistogram.Histogram;
  */
 final class Timed {
     static final int SIZE = 1024;
+    /** The JVM compiles a loop anew after it has seen it end. */
+    private static final int WARM_UPS = 3;
 
     private Timed() {}
 
     public static void main(String[] arguments) throws Exception {
         String log = arguments[0];
         long rate = Long.parseLong(arguments[1]), count = Long.parseLong(arguments[2]);
-        times(log, rate, Math.min(count, 200_000)); // compiled before it counts
-        Histogram times = times(log, rate, count);
+        long[] took = new long[Math.toIntExact(count)]; // a histogram that grows at the first long time makes it longer
+        Arrays.fill(took, 1);
+        for (int warmUp = 0; warmUp < WARM_UPS; warmUp++) {
+            time(log, rate, took, Math.min(took.length, 100_000));
+        }
+        time(log, rate, took, took.length);
+        Histogram times = new Histogram(3);
+        for (long one : took) {
+            times.recordValue(one);
+        }
         ByteBuffer encoded = ByteBuffer.allocate(times.getNeededByteBufferCapacity());
         int len = times.encodeIntoCompressedByteBuffer(encoded);
         System.out.println(Base64.getEncoder().encodeToString(Arrays.copyOf(encoded.array(), len)));
     }
 
-    private static Histogram times(String name, long rate, long count) throws Exception {
+    private static void time(String name, long rate, long[] took, int count) throws Exception {
         Path directory = Log.scratch();
-        Histogram times = new Histogram(3);
         try (Log log = Log.open(name, directory.resolve("log"), SIZE)) {
             long start = System.nanoTime(), before = start;
-            for (long i = 0; i < count; i++) {
-                long from = rate == 0 ? before : start + i * 1_000_000_000 / rate;
+            for (int i = 0; i < count; i++) {
+                long from = rate == 0 ? before : start + i * 1_000_000_000L / rate;
                 while (before < from) {
                     Thread.onSpinWait();
                     before = System.nanoTime();
                 }
                 log.append();
                 before = System.nanoTime();
-                times.recordValue(before - from);
+                took[i] = before - from;
             }
         }
         Log.delete(directory);
-        return times;
     }
 }
