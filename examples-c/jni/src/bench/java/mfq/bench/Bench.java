@@ -13,6 +13,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
+import java.util.function.ToDoubleFunction;
 import org.HdrHistogram.Histogram;
 import org.HdrHistogram.HistogramIterationValue;
 import org.openjdk.jmh.infra.BenchmarkParams;
@@ -31,7 +32,7 @@ final class Bench {
     private static final List<String> PEERS = List.of("rocketmq", "rocketmq-warm");
     private static final int[] SIZES = {64, 1024, 4096};
     /** Every second one in the opposite order: what one leaves for the disk to do is not always the same one's burden. */
-    private static final int ROUNDS = 2;
+    private static final int ROUNDS = 3;
     private static final int SECONDS = 5;
 
     private Bench() {}
@@ -61,7 +62,7 @@ final class Bench {
             }
         }
         System.out.printf("%nClosed loop (JMH): 2 GiB of records into files of 64 MiB%n%n"
-                + "Mean time of an append, rolls and all, the mean of %d runs; rate; and that beside the better of RocketMQ's two.%n%n%-20s",
+                + "Mean time of an append, rolls and all, the median of %d runs; rate; and that beside the better of RocketMQ's two.%n%n%-20s",
                 ROUNDS, "");
         for (int size : SIZES) {
             System.out.printf(" %39s", size + " B");
@@ -69,8 +70,8 @@ final class Bench {
         for (String log : LOGS) {
             System.out.printf("%n  %-18s", log);
             for (int size : SIZES) {
-                double best = PEERS.stream().mapToDouble(peer -> mean(seconds.get(peer).get(size))).min().getAsDouble();
-                double took = mean(seconds.get(log).get(size));
+                double best = best(peer -> median(seconds.get(peer).get(size)));
+                double took = median(seconds.get(log).get(size));
                 System.out.printf(" %8.1f ns %5.2f GB/s %-17s", took * 1e9 / (Append.BYTES / size), Append.BYTES / took / 1e9,
                         verdict(log, best / took, size < 1024 ? 0 : 1));
             }
@@ -80,23 +81,24 @@ final class Bench {
 
     private static void times(long rate) throws Exception {
         long count = rate == 0 ? Append.BYTES / Timed.SIZE : SECONDS * rate;
-        Map<String, Histogram> times = new LinkedHashMap<>();
+        Map<String, List<Histogram>> times = new LinkedHashMap<>();
         for (int round = 0; round < ROUNDS; round++) {
             for (String log : inOrder(round)) {
-                times.computeIfAbsent(log, none -> new Histogram(3)).add(timed(log, rate, count));
+                times.computeIfAbsent(log, none -> new ArrayList<>()).add(timed(log, rate, count));
             }
         }
-        System.out.printf("%n%s%n%n%-20s %9s %9s %9s %9s %9s %9s %9s   RocketMQ's better / its own%n%90s   %-18s p99.99%n", rate == 0
-                ? "Closed loop: each append of 1 KiB among 2 GiB, in us"
-                : "Open loop: " + rate + " appends of 1 KiB a second, each from the moment it was meant for, in us", "",
-                "mean", "p50", "p99", "p99.9", "p99.99", "max", "worst*", "", "worst");
-        double bestWorst = PEERS.stream().mapToDouble(peer -> worst(times.get(peer))).min().getAsDouble();
-        double best = PEERS.stream().mapToDouble(peer -> us(times.get(peer), 99.99)).min().getAsDouble();
+        System.out.printf("%n%s; medians of %d runs%n%n%-20s %9s %9s %9s %9s %9s %9s %9s   RocketMQ's better / its own%n%90s   %-18s p99.99%n",
+                rate == 0 ? "Closed loop: each append of 1 KiB among 2 GiB, in us"
+                        : "Open loop: " + rate + " appends of 1 KiB a second, each from the moment it was meant for, in us",
+                ROUNDS, "", "mean", "p50", "p99", "p99.9", "p99.99", "max", "worst*", "", "worst");
+        double bestWorst = best(peer -> median(times.get(peer), Bench::worst));
+        double best = best(peer -> median(times.get(peer), run -> us(run, 99.99)));
         for (String log : LOGS) {
-            Histogram of = times.get(log);
-            System.out.printf("  %-18s %9.2f %9.2f %9.2f %9.2f %9.2f %9.0f %9.0f   %-18s %s%n", log, of.getMean() / 1e3, us(of, 50), us(of, 99),
-                    us(of, 99.9), us(of, 99.99), us(of, 100), worst(of), verdict(log, bestWorst / worst(of), 10),
-                    verdict(log, best / us(of, 99.99), 0));
+            List<Histogram> of = times.get(log);
+            double worst = median(of, Bench::worst), last = median(of, run -> us(run, 99.99));
+            System.out.printf("  %-18s %9.2f %9.2f %9.2f %9.2f %9.2f %9.0f %9.0f   %-18s %s%n", log, median(of, run -> run.getMean() / 1e3),
+                    median(of, run -> us(run, 50)), median(of, run -> us(run, 99)), median(of, run -> us(run, 99.9)), last,
+                    median(of, run -> us(run, 100)), worst, verdict(log, bestWorst / worst, 10), verdict(log, best / last, 0));
         }
         System.out.printf("%n  * the mean of the worst 0.01 %%%n");
     }
@@ -146,8 +148,17 @@ final class Bench {
         return String.format("%.2f%s", ratio, said);
     }
 
-    private static double mean(List<Double> of) {
-        return of.stream().mapToDouble(one -> one).average().getAsDouble();
+    /** Of RocketMQ's two. */
+    private static double best(ToDoubleFunction<String> time) {
+        return PEERS.stream().mapToDouble(time).min().getAsDouble();
+    }
+
+    private static double median(List<Histogram> runs, ToDoubleFunction<Histogram> time) {
+        return median(runs.stream().mapToDouble(time).boxed().toList());
+    }
+
+    private static double median(List<Double> of) {
+        return of.stream().sorted().skip((of.size() - 1) / 2).findFirst().orElseThrow();
     }
 
     private static double us(Histogram times, double percentile) {
