@@ -1,7 +1,8 @@
 //! The allocation service: files are ready before the writer needs them.
 //!
 //! A table of requests that says what each queue is waiting for or will want next, a priority queue over it, and one
-//! worker. A roll takes the file after the last one and asks for the two after that; only the first is ever waited for.
+//! worker. A roll takes the file after the last one and asks for those after that ([`crate::look_ahead`]); only the
+//! first is ever waited for.
 //! A request that is there already is joined, not repeated. An error belongs to its request: whoever waits for it gets
 //! it at once, the next one who asks starts a new attempt, and the worker tries again by itself with growing pauses.
 //!

@@ -10,15 +10,22 @@ use std::time::{Duration, Instant};
 const LONGEST_CREATION: Duration = Duration::from_secs(1);
 /// As RocketMQ: the next one, and the one after it.
 const LEAST: u32 = 2;
-/// A writer's pace asks for no more.
+/// Bounds the space taken ahead: 512 MiB in files of 64 MiB.
 const MOST: u32 = 8;
 
 pub(crate) struct LookAhead {
     count: AtomicU32,
     /// The host said how many.
     is_fixed: bool,
-    /// Since when the writer has had its file; none before its first roll.
-    rolled_at: Mutex<Option<Instant>>,
+    pace: Mutex<Pace>,
+}
+
+#[derive(Default)]
+struct Pace {
+    /// When the writer got its file; none until it has taken one since the open.
+    had_since: Option<Instant>,
+    /// When it came to the end of that file first, if it did not get the next one then.
+    full_at: Option<Instant>,
 }
 
 impl LookAhead {
@@ -27,11 +34,17 @@ impl LookAhead {
         let count = if is_chosen { options.files_ahead } else { LEAST };
         // A RocketMQ broker recovers from the third-last file on: more empty ones would hide the last with data.
         let is_fixed = is_chosen || filler == Filler::RocketMq;
-        LookAhead { count: AtomicU32::new(count), is_fixed, rolled_at: Mutex::default() }
+        LookAhead { count: AtomicU32::new(count), is_fixed, pace: Mutex::default() }
     }
 
     pub fn count(&self) -> u32 {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// The writer came to the end of its file at `full_at`, and could not have the next one: it will come again, and
+    /// what it waits until then is not its own slowness.
+    pub fn refused(&self, full_at: Instant) {
+        self.pace.lock().full_at.get_or_insert(full_at);
     }
 
     /// The writer came to the end of a file at `full_at`, and had the next one at `rolled_at`: where it fills files
@@ -40,9 +53,10 @@ impl LookAhead {
         if self.is_fixed {
             return;
         }
-        let Some(had_since) = self.rolled_at.lock().replace(rolled_at) else { return };
-        let filled_in = full_at.saturating_duration_since(had_since).max(Duration::from_nanos(1));
-        let wanted = LONGEST_CREATION.as_nanos().div_ceil(filled_in.as_nanos()) as u32;
+        let pace = std::mem::replace(&mut *self.pace.lock(), Pace { had_since: Some(rolled_at), full_at: None });
+        let Some(had_since) = pace.had_since else { return };
+        let filled_in = pace.full_at.unwrap_or(full_at).saturating_duration_since(had_since);
+        let wanted = LONGEST_CREATION.as_nanos().div_ceil(filled_in.as_nanos().max(1)) as u32;
         self.count.store(wanted.clamp(LEAST, MOST), Ordering::Relaxed);
     }
 }
@@ -79,14 +93,16 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_slows_down_has_fewer() {
+    fn a_writer_that_slows_down_has_fewer_and_one_that_is_refused_is_not_slow() {
         let look_ahead = LookAhead::new(&Options::default(), Filler::Zero);
         let began_at = Instant::now();
         look_ahead.rolled(began_at, began_at);
-        look_ahead.rolled(began_at, began_at);
+        look_ahead.refused(began_at);
+        let second = Duration::from_secs(1);
+        look_ahead.refused(began_at + 2 * second);
+        look_ahead.rolled(began_at + 4 * second, began_at + 4 * second);
         assert_eq!(look_ahead.count(), 8);
-        let slow_at = began_at + Duration::from_secs(2);
-        look_ahead.rolled(slow_at, slow_at);
+        look_ahead.rolled(began_at + 6 * second, began_at + 6 * second);
         assert_eq!(look_ahead.count(), 2);
     }
 }

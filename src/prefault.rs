@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) const AHEAD_BYTES: u64 = 64 << 20;
 /// At most this much in one call, which holds the address-space lock meanwhile; one huge page.
 const STEP_BYTES: u64 = HUGE_PAGE_BYTES;
+/// Below this size a file has no huge page to gain.
 const HUGE_PAGE_BYTES: u64 = 2 << 20;
 
 /// Pages so close before the writer are readied at once; those further ahead once their file is durable, as its sync
@@ -23,8 +24,8 @@ const TOO_CLOSE_BYTES: u64 = 2 * STEP_BYTES;
 const LEFT_OUT_BYTES: u64 = 4 * STEP_BYTES;
 
 pub(crate) struct Prefault {
-    /// Of files; in STAGED they are of memory.
-    of_files: bool,
+    /// Appends store into mapped files; in STAGED into private memory, of which nothing is read ahead.
+    maps_files: bool,
     /// Files are asked to be of huge pages, which make every sync of a page write 2 MiB.
     huge_pages: bool,
     /// Where the writer was when it last said so.
@@ -44,9 +45,9 @@ pub(crate) struct Step {
 }
 
 impl Prefault {
-    pub fn new(of_files: bool, huge_pages: bool, writer_at: u64) -> Prefault {
+    pub fn new(maps_files: bool, huge_pages: bool, writer_at: u64) -> Prefault {
         Prefault {
-            of_files,
+            maps_files,
             huge_pages,
             writer_at: AtomicU64::new(writer_at),
             writer_seen_at: AtomicU64::new(writer_at),
@@ -67,6 +68,7 @@ impl Prefault {
     pub fn end_moved(&self, end: u64) {
         self.writer_at.store(end, Ordering::Relaxed);
         self.writer_seen_at.store(end, Ordering::Relaxed);
+        self.moved_in_step.store(0, Ordering::Relaxed);
         self.ready_to.store(end, Ordering::Relaxed);
     }
 
@@ -74,7 +76,7 @@ impl Prefault {
     /// ready would have the kernel read up to `read_ahead_kb` ahead of it (`do_sync_mmap_readahead`), which took 20 ms
     /// where a page takes microseconds.
     pub fn expect_writer(&self, file: &MappedFile, at: u64) {
-        if self.of_files {
+        if self.maps_files {
             file.advise(Advice::Random, at, file.size() - at);
         }
     }
@@ -97,8 +99,9 @@ impl Prefault {
         };
         // If the next steps take as long as the last one, it comes as far during each of them.
         let is_fast = moved >= STEP_BYTES / 2;
-        let is_too_close = is_fast && self.ready_to() < writer_at + TOO_CLOSE_BYTES.max(moved + STEP_BYTES);
         let left_out = LEFT_OUT_BYTES.max(2 * moved).min(AHEAD_BYTES - 2 * STEP_BYTES);
+        let too_close = TOO_CLOSE_BYTES.max(moved + STEP_BYTES).min(left_out);
+        let is_too_close = is_fast && self.ready_to() < writer_at + too_close;
         is_too_close
             .then(|| (writer_at + left_out).next_multiple_of(STEP_BYTES))
             .and_then(step_from)
@@ -118,7 +121,7 @@ impl Prefault {
         self.expect_readers_behind(writer_at, table);
         let populated = self.populate(file, *from, *len);
         self.expect_readers(file, *from, *len);
-        let moved = self.writer_at.load(Ordering::Relaxed).saturating_sub(writer_at); // back: a truncation
+        let moved = self.writer_at.load(Ordering::Relaxed).saturating_sub(writer_at); // a truncation moves it back
         self.moved_in_step.store(moved, Ordering::Relaxed);
         populated
     }
@@ -145,7 +148,7 @@ impl Prefault {
 
     /// Pages may be gone from memory when they come.
     fn expect_readers(&self, file: &MappedFile, at: u64, len: u64) {
-        if self.of_files {
+        if self.maps_files {
             file.advise(Advice::Normal, at, len);
         }
     }
@@ -154,5 +157,71 @@ impl Prefault {
         if self.huge_pages && file.size() >= HUGE_PAGE_BYTES {
             file.prefer_huge_pages(at, len);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os;
+    use std::os::fd::AsFd;
+
+    const MIB: u64 = 1 << 20;
+    const FILE_BYTES: u64 = 256 * MIB;
+
+    fn file() -> Arc<MappedFile> {
+        let (native, file) = (os::native(), tempfile::tempfile().unwrap());
+        file.set_len(FILE_BYTES).unwrap();
+        let map = native.map(file.as_fd(), FILE_BYTES as usize, true).unwrap();
+        Arc::new(MappedFile::new(native, 0, map))
+    }
+
+    /// Where the next step begins, in MiB, once `ready` are and the writer at `writer` came `moved` far during the last
+    /// step.
+    fn next_after(file: &Arc<MappedFile>, writer: u64, ready: u64, moved: u64) -> Option<u64> {
+        let prefault = Prefault::new(true, false, writer * MIB);
+        prefault.ready_to.store(ready * MIB, Ordering::Relaxed);
+        prefault.moved_in_step.store(moved * MIB, Ordering::Relaxed);
+        let step = prefault.next_step(FILE_BYTES, |_| Some(file.clone()))?;
+        assert!(step.len > 0 && step.from + step.len <= (writer + 64) * MIB, "within the bound");
+        Some(step.from / MIB)
+    }
+
+    #[test]
+    fn steps_follow_one_another_while_the_writer_is_far_or_slow() {
+        let file = file();
+        assert_eq!(next_after(&file, 0, 0, 0), Some(0));
+        assert_eq!(next_after(&file, 7, 10, 0), Some(10), "a slow one, however close");
+        assert_eq!(next_after(&file, 10, 50, 8), Some(50), "a fast one that is far");
+        assert_eq!(next_after(&file, 20, 10, 0), Some(20), "nothing behind it");
+        assert_eq!(next_after(&file, 10, 74, 1), None, "as far ahead as it goes");
+    }
+
+    #[test]
+    fn a_fast_writer_that_comes_close_is_left_as_much_as_it_needs() {
+        let file = file();
+        assert_eq!(next_after(&file, 10, 13, 1), Some(18), "8 MiB at least");
+        assert_eq!(next_after(&file, 10, 20, 10), Some(30), "twice as far as it came");
+        assert_eq!(next_after(&file, 10, 10, 60), Some(70), "and not past the bound");
+    }
+
+    #[test]
+    fn what_is_ready_is_not_readied_again() {
+        let file = file();
+        for moved in 0..70 {
+            for ready in 11..74 {
+                let from = next_after(&file, 10, ready, moved).unwrap();
+                assert!(from >= ready, "{from} MiB where {ready} are ready, moved {moved}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_writer_that_was_moved_back_is_not_fast() {
+        let file = file();
+        let prefault = Prefault::new(true, false, 100 * MIB);
+        prefault.moved_in_step.store(10 * MIB, Ordering::Relaxed);
+        prefault.end_moved(50 * MIB);
+        assert_eq!(prefault.next_step(FILE_BYTES, |_| Some(file.clone())).unwrap().from, 50 * MIB);
     }
 }

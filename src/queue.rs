@@ -455,6 +455,7 @@ impl Queue {
         let counters = &self.files.counters;
         let full_at = Instant::now();
         let (file, found) = self.take_file(lease, start, deadline).inspect_err(|error| {
+            self.look_ahead.refused(full_at);
             if error.status() == Status::Timeout {
                 count(&counters.rolls_timed_out);
             }

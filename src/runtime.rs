@@ -33,7 +33,7 @@ impl Lease {
         let service = Arc::new(AllocationService::new());
         let worker = service.clone();
         let thread = os::spawn("mfq-alloc", move || {
-            os::never_preempt_waker(); // who rolls or readies pages with it is an append
+            os::schedule_as_batch(); // an append wakes it
             worker.run();
         });
         let thread = thread.map_err(|cause| Error::system("starting the allocation thread", cause))?;

@@ -39,7 +39,7 @@ fn a_request_already_there_is_joined_not_repeated() {
 fn a_roll_asks_for_next_and_next_next() {
     let _alone = alone();
     let dir = scratch();
-    let queue = open(dir.path(), &Options { files_ahead: 2, ..record() }); // more of them would follow so fast a writer
+    let queue = open(dir.path(), &Options { files_ahead: 2, ..record() }); // by default so fast a writer gets more
     for begun in 1..=5 {
         queue.append(&filling()).unwrap();
         let all: Vec<u64> = (0..begun + 2).map(|index| index * page()).collect();
@@ -63,14 +63,11 @@ fn files_ahead_is_the_hosts_choice() {
 }
 
 #[test]
-fn a_writer_that_outruns_the_allocator_gets_more_files_ahead() {
+fn a_fast_writer_gets_more_files_ahead() {
     let _alone = alone();
-    let (stuck, dir) = (scratch(), scratch());
-    let stuck = hanging_queue(&stuck);
+    let dir = scratch();
     let queue = open(dir.path(), &record());
-    fill_files(&queue, 4); // each waits, as the worker is away
-    assert_eq!(queue.stats().unwrap().rolls_waited, 3);
-    stuck.os.heal();
+    fill_files(&queue, 4);
     eventually("more than two files ahead", || file_starts(dir.path()).len() > 4 + 2);
 }
 

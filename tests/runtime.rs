@@ -46,17 +46,25 @@ fn the_runtime_starts_with_the_first_open_and_ends_with_the_last_close_and_start
 
 /// An append that rolls wakes it, and has been seen to wait 1 to 5 ms for its processor behind it.
 #[test]
-fn waking_the_allocation_thread_takes_no_processor_away() {
+fn the_allocation_thread_is_scheduled_as_batch_unless_the_host_chose_otherwise() {
     let _alone = alone();
-    let dir = scratch();
-    let _queue = open(dir.path(), &record());
-    eventually("it is of the kind that never preempts", || {
-        threads_named("mfq-alloc").first().is_some_and(|thread| {
-            let id = thread.file_name().unwrap().to_str().unwrap().parse().unwrap();
-            // SAFETY: reads a number.
-            unsafe { libc::sched_getscheduler(id) == libc::SCHED_BATCH }
-        })
-    });
+    for (hosts, expected) in [(libc::SCHED_OTHER, libc::SCHED_BATCH), (libc::SCHED_IDLE, libc::SCHED_IDLE)] {
+        there_are(0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // SAFETY: 0 is this thread, and the parameters are a plain value.
+                unsafe { assert_eq!(libc::sched_setscheduler(0, hosts, &std::mem::zeroed()), 0) };
+                let dir = scratch();
+                let queue = open(dir.path(), &record());
+                queue.append(b"x").unwrap();
+                eventually("it has been at work", || queue.stats().unwrap().files_created == 3);
+                let thread = threads_named("mfq-alloc").pop().unwrap();
+                let id = thread.file_name().unwrap().to_str().unwrap().parse().unwrap();
+                // SAFETY: takes the number of a thread, and writes nothing.
+                assert_eq!(unsafe { libc::sched_getscheduler(id) }, expected);
+            });
+        });
+    }
 }
 
 #[test]

@@ -232,6 +232,7 @@ fn every_function_refuses_a_forked_child_and_the_parent_goes_on() {
                 // another thread may have held the allocator's lock.
                 let wrong = functions.iter_mut().position(|(_, _, call)| call() != MFQ_E_FORKED);
                 let mut text = [0u8; 512];
+                // SAFETY: `text` has the length that is said.
                 let len = unsafe { mfq_last_error(text.as_mut_ptr().cast(), text.len()) };
                 let said = text[..len].windows(12).any(|words| words == b"forked child");
                 unsafe { libc::_exit(wrong.map_or(if said { 0 } else { 100 }, |index| index as i32 + 1)) };

@@ -22,10 +22,11 @@ pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Res
     }
 }
 
-/// Waking this thread no longer takes the processor from its waker (SCHED_BATCH in sched(7)); a host that chose another
-/// policy than the usual one for its threads keeps it.
-pub(crate) fn never_preempt_waker() {
-    // SAFETY: a plain value that is read; 0 is the calling thread. Where it is refused everything works without.
+/// The calling thread preempts no other one when it is woken, only at a tick (SCHED_BATCH in sched(7); in
+/// kernel/sched/fair.c it is looked at where a woken task would preempt). A policy that the host chose stays, and where
+/// this is refused everything works without.
+pub(crate) fn schedule_as_batch() {
+    // SAFETY: 0 is the calling thread, and the parameters are a plain value that outlives the call, which reads it.
     unsafe {
         if libc::sched_getscheduler(0) == libc::SCHED_OTHER {
             let usual: libc::sched_param = std::mem::zeroed();

@@ -450,6 +450,41 @@ extern "C" fn hold_up(_signal: i32) {
     }
 }
 
+/// Says where it was (for `addr2line`) and what was mapped, and dies of the same signal.
+extern "C" fn tell_where(signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    let say = |text: &[u8]| {
+        // SAFETY: writes what is there; the handler has nothing better to do where that fails.
+        let _ = unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+    };
+    // SAFETY: the kernel's own description of the signal, descriptors of this function, and a buffer of its own; the
+    // signal comes again at the same place once its action is the default one.
+    unsafe {
+        say(b"a fault at 0x");
+        let address = (*info).si_addr() as usize;
+        (0..16).rev().for_each(|digit| say(&b"0123456789abcdef"[address >> (4 * digit) & 15..][..1]));
+        say(b"\n");
+        let mut frames = [ptr::null_mut(); 64];
+        let depth = libc::backtrace(frames.as_mut_ptr(), frames.len() as i32);
+        libc::backtrace_symbols_fd(frames.as_ptr(), depth, libc::STDERR_FILENO);
+        let maps = libc::open(c"/proc/self/maps".as_ptr(), libc::O_RDONLY);
+        let mut piece = [0u8; 4096];
+        while let len @ 1.. = libc::read(maps, piece.as_mut_ptr().cast(), piece.len()) {
+            say(&piece[..len as usize]);
+        }
+        libc::signal(signal, libc::SIG_DFL);
+    }
+}
+
+fn tell_of_faults() {
+    // SAFETY: all zeros is an action, and the handler is of the kind that its flags say.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = tell_where as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        assert_eq!(libc::sigaction(libc::SIGSEGV, &action, ptr::null_mut()), 0);
+    }
+}
+
 /// The name of the test that is to call [`die`], ignored by itself.
 const VICTIM: &str = "victim";
 
@@ -460,6 +495,7 @@ pub fn die() {
     let (directory, oracle) = words.split_once('|').expect("a directory, an oracle");
     let (plan, shared) = (Plan::decode(plan), Shared::open(Path::new(oracle)));
     let oracle = shared.oracle();
+    tell_of_faults();
 
     // A thread that fails ends the process, and not by SIGKILL: that is what the parent looks at.
     let report = std::panic::take_hook();

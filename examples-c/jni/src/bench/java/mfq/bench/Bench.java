@@ -12,6 +12,7 @@ import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Random;
 import java.util.TreeMap;
 import java.util.function.ToDoubleFunction;
 import org.HdrHistogram.Histogram;
@@ -31,7 +32,7 @@ final class Bench {
             "record-claim", "rocketmq", "rocketmq-warm", "chronicle", "chronicle-pretouch");
     private static final List<String> PEERS = List.of("rocketmq", "rocketmq-warm");
     private static final int[] SIZES = {64, 1024, 4096};
-    /** Every second one in the opposite order: what one leaves for the disk to do is not always the same one's burden. */
+    /** Each in an order of its own: what one leaves for the disk to do is not always the same one's burden. */
     private static final int ROUNDS = 3;
     private static final int SECONDS = 5;
 
@@ -87,7 +88,7 @@ final class Bench {
                 times.computeIfAbsent(log, none -> new ArrayList<>()).add(timed(log, rate, count));
             }
         }
-        System.out.printf("%n%s; medians of %d runs%n%n%-20s %9s %9s %9s %9s %9s %9s %9s   RocketMQ's better / its own%n%90s   %-18s p99.99%n",
+        System.out.printf("%n%s; each figure the median of %d runs%n%n%-20s %9s %9s %9s %9s %9s %9s %9s   RocketMQ's better / its own%n%90s   %-18s p99.99%n",
                 rate == 0 ? "Closed loop: each append of 1 KiB among 2 GiB, in us"
                         : "Open loop: " + rate + " appends of 1 KiB a second, each from the moment it was meant for, in us",
                 ROUNDS, "", "mean", "p50", "p99", "p99.9", "p99.99", "max", "worst*", "", "worst");
@@ -132,9 +133,7 @@ final class Bench {
 
     private static List<String> inOrder(int round) {
         List<String> logs = new ArrayList<>(LOGS);
-        if (round % 2 == 1) {
-            Collections.reverse(logs);
-        }
+        Collections.shuffle(logs, new Random(round));
         return logs;
     }
 
@@ -157,6 +156,7 @@ final class Bench {
         return median(runs.stream().mapToDouble(time).boxed().toList());
     }
 
+    /** Of an even number the lower one in the middle. */
     private static double median(List<Double> of) {
         return of.stream().sorted().skip((of.size() - 1) / 2).findFirst().orElseThrow();
     }

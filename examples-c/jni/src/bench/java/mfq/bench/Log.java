@@ -67,7 +67,7 @@ interface Log extends AutoCloseable {
     private static Log mfq(Path directory, Options.Format format, Function<MappedFileQueue, Span> append) {
         MappedFileQueue queue =
                 MappedFileQueue.open(directory, Options.builder().fileSize(FILE_BYTES).format(format).build());
-        queue.getLast(10_000); // RocketMQ's queue has its first file before it is measured, too
+        queue.getLast(10_000).close(); // its first file is there before it is measured, as RocketMQ's is
         return new Log() {
             @Override
             public long append() {
@@ -90,6 +90,7 @@ interface Log extends AutoCloseable {
         ChronicleQueue queue = ChronicleQueue.singleBuilder(directory.toFile()).build();
         ExcerptAppender appender = queue.acquireAppender();
         Bytes<?> bytes = Bytes.allocateDirect(record.length).write(record);
+        appender.writeBytes(bytes); // its first file, too
         Thread pretoucher = new Thread(() -> {
             try (ExcerptAppender own = queue.acquireAppender()) {
                 while (!Thread.interrupted()) {

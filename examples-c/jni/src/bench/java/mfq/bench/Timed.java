@@ -22,7 +22,7 @@ final class Timed {
         String log = arguments[0];
         long rate = Long.parseLong(arguments[1]), count = Long.parseLong(arguments[2]);
         long[] took = new long[Math.toIntExact(count)]; // a histogram that grows at the first long time makes it longer
-        Arrays.fill(took, 1);
+        Arrays.fill(took, 1); // its memory is touched before it counts
         for (int warmUp = 0; warmUp < WARM_UPS; warmUp++) {
             time(log, rate, took, Math.min(took.length, 100_000));
         }
