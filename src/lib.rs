@@ -1,6 +1,6 @@
 //! libmfq: a queue of memory-mapped files for any host.
 //!
-//! Fixed-size files named by the offset of their first byte, an allocation thread that has the next two ready, appends
+//! Fixed-size files named by the offset of their first byte, an allocation thread that has the next ones ready, appends
 //! that cost little more than the copy of their bytes. The interface for hosts is C (`include/mfq.h`, [`capi`]); this
 //! crate's own types are what it stands on.
 //!
@@ -17,6 +17,7 @@
 //! | `record` `raw` `rocketmq` | the bytes of RECORD, of RAW, of RocketMQ's messages |
 //! | `allocate` `runtime` | who makes files, in which order; what the process has once |
 //! | `queue_files` `file_table` `positions` | one queue's files; which holds an offset; how far they are written |
+//! | `look_ahead` `prefault` | how many files, and which pages, are ready before the writer comes to them |
 //! | `flush_service` `turns` `policy` | what is done on a disk with nobody waiting; whose turn it is to sync; when to |
 //! | `directory` `meta` `checkpoint` `tail` `sealed` | names, the lock, the small files in `.mfq` |
 //! | `mapped_file` `pool` | one file: its mapping and who holds it; how many private buffers there may be |

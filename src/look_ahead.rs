@@ -32,8 +32,9 @@ impl LookAhead {
     pub fn new(options: &Options, filler: Filler) -> LookAhead {
         let is_chosen = options.files_ahead != 0;
         let count = if is_chosen { options.files_ahead } else { LEAST };
-        // A RocketMQ broker recovers from the third-last file on: more empty ones would hide the last with data.
-        let is_fixed = is_chosen || filler == Filler::RocketMq;
+        // A RocketMQ broker recovers from the third-last file on: more empty ones would hide the last with data. In
+        // STAGED each one ahead takes a buffer from those that are full and not yet written.
+        let is_fixed = is_chosen || filler == Filler::RocketMq || options.is_staged();
         LookAhead { count: AtomicU32::new(count), is_fixed, pace: Mutex::default() }
     }
 
@@ -45,6 +46,11 @@ impl LookAhead {
     /// what it waits until then is not its own slowness.
     pub fn refused(&self, full_at: Instant) {
         self.pace.lock().full_at.get_or_insert(full_at);
+    }
+
+    /// The file that the writer is in was full in part before it came there.
+    pub fn end_moved(&self) {
+        *self.pace.lock() = Pace::default();
     }
 
     /// The writer came to the end of a file at `full_at`, and had the next one at `rolled_at`: where it fills files
@@ -64,6 +70,7 @@ impl LookAhead {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::Mode;
 
     fn count_after(options: &Options, filled_in: Duration, waited: Duration) -> u32 {
         let look_ahead = LookAhead::new(options, options.filler);
@@ -85,11 +92,23 @@ mod tests {
     }
 
     #[test]
-    fn what_the_host_chose_and_what_rocketmq_allows_stays() {
+    fn what_the_host_chose_and_what_rocketmq_and_the_pool_allow_stays() {
         let chosen = Options { files_ahead: 3, ..Options::default() };
         assert_eq!(count_after(&chosen, Duration::ZERO, Duration::ZERO), 3);
         let rocketmq = Options { filler: Filler::RocketMq, ..Options::default() };
         assert_eq!(count_after(&rocketmq, Duration::ZERO, Duration::ZERO), 2);
+        let staged = Options { mode: Mode::Staged, ..Options::default() };
+        assert_eq!(count_after(&staged, Duration::ZERO, Duration::ZERO), 2);
+    }
+
+    #[test]
+    fn a_file_that_was_cut_and_filled_again_says_nothing() {
+        let look_ahead = LookAhead::new(&Options::default(), Filler::Zero);
+        let now = Instant::now();
+        look_ahead.rolled(now, now);
+        look_ahead.end_moved();
+        look_ahead.rolled(now, now);
+        assert_eq!(look_ahead.count(), 2);
     }
 
     #[test]

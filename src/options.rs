@@ -73,7 +73,7 @@ pub struct Options {
     pub filler: Filler,
     /// How long an append may wait for a file, and under `EveryAppend` then for its sync. 0: 5,000; < 0: for ever.
     pub append_timeout_ms: i32,
-    /// Files kept ready ahead of the writer. 0: as many as it fills in a second, at least 2 and at most 8.
+    /// Files kept ready ahead of the writer. 0: as many as it fills in a second, at least 2 and at most 8; in STAGED 2.
     pub files_ahead: u32,
     /// Of files, whatever the umask. 0: 0600.
     pub permissions: u32,

@@ -22,6 +22,8 @@ const AT_ONCE_BYTES: u64 = AHEAD_BYTES / 2;
 /// at least: it would wait for each step, for all the pages in it, where one takes microseconds.
 const TOO_CLOSE_BYTES: u64 = 2 * STEP_BYTES;
 const LEFT_OUT_BYTES: u64 = 4 * STEP_BYTES;
+/// What follows is still readied at once: nothing waits for a sync that may not come.
+const MOST_LEFT_OUT_BYTES: u64 = AT_ONCE_BYTES - 2 * STEP_BYTES;
 
 pub(crate) struct Prefault {
     /// Appends store into mapped files; in STAGED into private memory, of which nothing is read ahead.
@@ -97,9 +99,13 @@ impl Prefault {
             let end = (within + 1).next_multiple_of(STEP_BYTES).min(file.size()).min(until - start);
             Some(Step { file, from: within, len: end - within })
         };
+        let seen_at = self.writer_seen_at.load(Ordering::Relaxed);
+        // Files may have been made since the last step; before the first one nobody knows how fast it is.
+        let has_passed = self.ready_to() != seen_at && self.ready_to() < writer_at;
+        let moved = if has_passed { moved.max(writer_at.saturating_sub(seen_at)) } else { moved };
         // If the next steps take as long as the last one, it comes as far during each of them.
         let is_fast = moved >= STEP_BYTES / 2;
-        let left_out = LEFT_OUT_BYTES.max(2 * moved).min(AHEAD_BYTES - 2 * STEP_BYTES);
+        let left_out = LEFT_OUT_BYTES.max(2 * moved).min(MOST_LEFT_OUT_BYTES);
         let too_close = TOO_CLOSE_BYTES.max(moved + STEP_BYTES).min(left_out);
         let is_too_close = is_fast && self.ready_to() < writer_at + too_close;
         is_too_close
@@ -202,14 +208,25 @@ mod tests {
         let file = file();
         assert_eq!(next_after(&file, 10, 13, 1), Some(18), "8 MiB at least");
         assert_eq!(next_after(&file, 10, 20, 10), Some(30), "twice as far as it came");
-        assert_eq!(next_after(&file, 10, 10, 60), Some(70), "and not past the bound");
+        assert_eq!(next_after(&file, 10, 10, 60), Some(38), "and not so far that it would wait for a sync");
+    }
+
+    #[test]
+    fn a_writer_that_passed_what_is_ready_while_files_were_made_is_fast() {
+        let file = file();
+        let prefault = Prefault::new(true, false, 0);
+        prefault.ready_to.store(4 * MIB, Ordering::Relaxed);
+        prefault.writer_came_to(10 * MIB);
+        let step = prefault.next_step(FILE_BYTES, |_| Some(file.clone())).unwrap();
+        assert_eq!(step.from, 30 * MIB);
+        assert!(prefault.is_due(&step), "though the file is not durable");
     }
 
     #[test]
     fn what_is_ready_is_not_readied_again() {
         let file = file();
         for moved in 0..70 {
-            for ready in 11..74 {
+            for ready in 10..74 {
                 let from = next_after(&file, 10, ready, moved).unwrap();
                 assert!(from >= ready, "{from} MiB where {ready} are ready, moved {moved}");
             }

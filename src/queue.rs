@@ -118,7 +118,7 @@ pub struct Queue {
     /// The least of those below: appends that reach it do more than appends.
     attention_at: AtomicU64,
     attention: Mutex<Attention>,
-    look_ahead: LookAhead,
+    pub(crate) look_ahead: LookAhead,
     pub(crate) lease: Option<Lease>,
 }
 

@@ -32,10 +32,7 @@ impl Lease {
         }
         let service = Arc::new(AllocationService::new());
         let worker = service.clone();
-        let thread = os::spawn("mfq-alloc", move || {
-            os::schedule_as_batch(); // an append wakes it
-            worker.run();
-        });
+        let thread = os::spawn("mfq-alloc", move || worker.run());
         let thread = thread.map_err(|cause| Error::system("starting the allocation thread", cause))?;
         *running = Some(Running { service: service.clone(), thread, leases: 1 });
         Ok(Lease(service))

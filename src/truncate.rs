@@ -198,6 +198,7 @@ impl Queue {
 
     /// Files are made ahead again, from here.
     fn end_moved(&self, end: u64) {
+        self.look_ahead.end_moved();
         self.files.end_moved(end);
         self.set_attention(|attention| attention.allocation_at = 0);
     }

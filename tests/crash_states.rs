@@ -103,6 +103,7 @@ impl Script {
     }
 
     fn over(image: &Image, options: Options) -> Script {
+        let options = Options { files_ahead: 2, ..options }; // by default so fast a writer gets more
         let root = scratch_in_memory();
         write_image(image, root.path());
         let disk = SimDisk::new(root.path(), BOOTS[0]);

@@ -5,19 +5,14 @@ mod support;
 
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::{fs, io, thread};
 use support::*;
 
-/// The directories of those that are called so.
-fn threads_named(name: &str) -> Vec<PathBuf> {
-    let all = fs::read_dir("/proc/self/task").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
-    all.filter(|thread| fs::read_to_string(thread.join("comm")).is_ok_and(|comm| comm.trim() == name)).collect()
-}
-
 fn allocation_threads() -> usize {
-    threads_named("mfq-alloc").len()
+    let comm = |entry: std::io::Result<fs::DirEntry>| fs::read_to_string(entry.ok()?.path().join("comm")).ok();
+    fs::read_dir("/proc/self/task").unwrap().filter_map(comm).filter(|name| name.trim() == "mfq-alloc").count()
 }
 
 /// A thread that was joined may be listed for a moment more.
@@ -41,29 +36,6 @@ fn the_runtime_starts_with_the_first_open_and_ends_with_the_last_close_and_start
         assert_eq!(allocation_threads(), 1);
         drop(two); // closes as well
         there_are(0);
-    }
-}
-
-/// An append that rolls wakes it, and has been seen to wait 1 to 5 ms for its processor behind it.
-#[test]
-fn the_allocation_thread_is_scheduled_as_batch_unless_the_host_chose_otherwise() {
-    let _alone = alone();
-    for (hosts, expected) in [(libc::SCHED_OTHER, libc::SCHED_BATCH), (libc::SCHED_IDLE, libc::SCHED_IDLE)] {
-        there_are(0);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                // SAFETY: 0 is this thread, and the parameters are a plain value.
-                unsafe { assert_eq!(libc::sched_setscheduler(0, hosts, &std::mem::zeroed()), 0) };
-                let dir = scratch();
-                let queue = open(dir.path(), &record());
-                queue.append(b"x").unwrap();
-                eventually("it has been at work", || queue.stats().unwrap().files_created == 3);
-                let thread = threads_named("mfq-alloc").pop().unwrap();
-                let id = thread.file_name().unwrap().to_str().unwrap().parse().unwrap();
-                // SAFETY: takes the number of a thread, and writes nothing.
-                assert_eq!(unsafe { libc::sched_getscheduler(id) }, expected);
-            });
-        });
     }
 }
 

@@ -382,7 +382,8 @@ fn calls_of(options: &Options) -> Vec<Call> {
 
 /// A queue whose files are all made, so that the calls that follow are the test's own.
 fn at_rest(path: &Path, options: &Options) -> (Opened, Vec<Span>) {
-    let queue = open(path, options);
+    let files_ahead = 2; // by default so fast a writer gets more
+    let queue = open(path, &Options { files_ahead, ..options.clone() });
     let spans = fill(&queue, 30);
     queue.flush(spans[DURABLE].end, within(GENEROUS_MS)).unwrap();
     let wanted =

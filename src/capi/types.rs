@@ -108,7 +108,7 @@ pub struct mfq_options_t {
     /// for ever.
     pub append_timeout_ms: i32,
     /// How many files are kept ready ahead of the writer, at most 64; with MFQ_FILLER_ROCKETMQ at most 2. 0 means as
-    /// many as the writer fills in a second, at least 2 and at most 8; with that filler 2.
+    /// many as the writer fills in a second, at least 2 and at most 8; with that filler, and in MFQ_STAGED, 2.
     pub files_ahead: u32,
     /// MFQ_STAGED: how many buffers there are, of a file's size each; 0 means 5, 1 is MFQ_E_INVALID. A file has one
     /// from when it is asked for, ahead of the writer, until it is full and committed; an open claim keeps that of its

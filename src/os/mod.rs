@@ -22,7 +22,7 @@ pub use faults::{Call, Fault, FaultyOs};
 pub(crate) use fork::{Kept, in_forked_child, prepare_for_forks};
 pub use linux::native;
 pub(crate) use sigbus::{Watched, install_sigbus_guard};
-pub(crate) use threads::{schedule_as_batch, spawn};
+pub(crate) use threads::spawn;
 pub(crate) use whole::{read_all, write_all};
 
 pub use memmap2::{Advice, MmapRaw};

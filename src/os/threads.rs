@@ -21,16 +21,3 @@ pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Res
         thread
     }
 }
-
-/// The calling thread preempts no other one when it is woken, only at a tick (SCHED_BATCH in sched(7); in
-/// kernel/sched/fair.c it is looked at where a woken task would preempt). A policy that the host chose stays, and where
-/// this is refused everything works without.
-pub(crate) fn schedule_as_batch() {
-    // SAFETY: 0 is the calling thread, and the parameters are a plain value that outlives the call, which reads it.
-    unsafe {
-        if libc::sched_getscheduler(0) == libc::SCHED_OTHER {
-            let usual: libc::sched_param = std::mem::zeroed();
-            libc::sched_setscheduler(0, libc::SCHED_BATCH, &usual);
-        }
-    }
-}

@@ -116,7 +116,7 @@ public final class Options {
             return this;
         }
 
-        /** 0: as many as the writer fills in a second, at least 2 and at most 8. */
+        /** 0: as many as the writer fills in a second, at least 2 and at most 8; in STAGED 2. */
         public Builder filesAhead(int files) {
             filesAhead = files;
             return this;
