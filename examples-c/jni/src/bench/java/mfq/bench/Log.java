@@ -64,10 +64,13 @@ interface Log extends AutoCloseable {
         };
     }
 
-    private static Log mfq(Path directory, Options.Format format, Function<MappedFileQueue, Span> append) {
+    private static Log mfq(Path directory, Options.Format format, Function<MappedFileQueue, Span> append) throws Exception {
         MappedFileQueue queue =
                 MappedFileQueue.open(directory, Options.builder().fileSize(FILE_BYTES).format(format).build());
-        queue.getLast(10_000).close(); // its first file is there before it is measured, as RocketMQ's is
+        queue.getLast(10_000).close();
+        while (queue.stats().prefaultedTo() < FILE_BYTES) {
+            Thread.sleep(1); // its first file is ready before it is measured, as RocketMQ's is once it has been warmed
+        }
         return new Log() {
             @Override
             public long append() {
