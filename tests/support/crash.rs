@@ -9,12 +9,13 @@ use super::engine::within;
 use super::records::{Found, LEAST_BYTES, Label};
 use mfq::{Deadline, Error, Filler, FlushPolicy, Format, Mode, Options, Queue, Span, Status, Which, os};
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
-use std::{env, ptr, thread};
+use std::{env, fs, io, ptr, thread};
 
 const MOST_THREADS: usize = 9;
 /// Each thread of a child appends at most so often: it bounds what has to be read back.
@@ -452,27 +453,20 @@ extern "C" fn hold_up(_signal: i32) {
 
 /// Says where it was (for `addr2line`) and what was mapped, and dies of the same signal.
 extern "C" fn tell_where(signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
-    let say = |text: &[u8]| {
-        // SAFETY: writes what is there; the handler has nothing better to do where that fails.
-        let _ = unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
-    };
-    // SAFETY: the kernel's own description of the signal, descriptors of this function, and a buffer of its own; the
-    // signal comes again at the same place once its action is the default one.
+    // Neither of these asks for memory, whose lock may be held: stderr has no buffer, and that of the copy
+    // is on the stack.
+    let mut stderr = io::stderr();
+    // SAFETY: the kernel's own description of the signal.
+    let _ = writeln!(stderr, "a fault at {:?}", unsafe { (*info).si_addr() });
+    let mut frames = [ptr::null_mut(); 64];
+    // SAFETY: `frames` has the length that is said.
     unsafe {
-        say(b"a fault at 0x");
-        let address = (*info).si_addr() as usize;
-        (0..16).rev().for_each(|digit| say(&b"0123456789abcdef"[address >> (4 * digit) & 15..][..1]));
-        say(b"\n");
-        let mut frames = [ptr::null_mut(); 64];
         let depth = libc::backtrace(frames.as_mut_ptr(), frames.len() as i32);
         libc::backtrace_symbols_fd(frames.as_ptr(), depth, libc::STDERR_FILENO);
-        let maps = libc::open(c"/proc/self/maps".as_ptr(), libc::O_RDONLY);
-        let mut piece = [0u8; 4096];
-        while let len @ 1.. = libc::read(maps, piece.as_mut_ptr().cast(), piece.len()) {
-            say(&piece[..len as usize]);
-        }
-        libc::signal(signal, libc::SIG_DFL);
     }
+    let _ = fs::File::open("/proc/self/maps").and_then(|mut maps| io::copy(&mut maps, &mut stderr));
+    // SAFETY: the signal comes again at the same place once its action is the default one.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
 fn tell_of_faults() {
