@@ -115,17 +115,17 @@ impl Queue {
 
     /// When to come again for the other new files: one at a time, as what somebody asks for meanwhile goes first. That
     /// waits for one sync at most, which may write all dirty pages of a file that is appended to.
-    fn make_new_file_durable(&self) -> Result<Option<Instant>> {
-        self.check_writable()?;
+    fn make_new_file_durable(&self) -> Option<Instant> {
+        self.check_writable().ok()?; // else closed or poisoned
         match self.files.make_next_durable(|| self.poison()) {
-            Ok(false) => Ok(None),
+            Ok(false) => None,
             Ok(true) => {
                 self.lease.as_ref().expect("only a writer makes files").allocation().wake(); // its pages may be readied
-                Ok(Some(Instant::now()))
+                Some(Instant::now())
             }
             Err(error) => {
                 log::write(Level::Warn, format_args!("making a new file durable: {error}")); // a flush makes up for it
-                Ok(Some(Instant::now() + RETRY_AFTER))
+                Some(Instant::now() + RETRY_AFTER)
             }
         }
     }
@@ -141,8 +141,7 @@ impl Served for Queue {
             None
         });
         drop(guest); // files that truncations remove are let go while others are synced
-        let sync_at = self.make_new_file_durable().unwrap_or(None); // closed or poisoned
-        [flush_at, sync_at].into_iter().flatten().min()
+        [flush_at, self.make_new_file_durable()].into_iter().flatten().min()
     }
 
     fn poison_by_panic(&self) {

@@ -86,7 +86,8 @@ impl Prefault {
     /// The next pages to ready. `file_at` finds the file that begins at an offset, if there is one yet.
     pub fn next_step(&self, file_bytes: u64, file_at: impl Fn(u64) -> Option<Arc<MappedFile>>) -> Option<Step> {
         let writer_at = self.writer_at.load(Ordering::Relaxed);
-        let moved = self.moved_in_step.load(Ordering::Relaxed);
+        let seen_at = self.writer_seen_at.load(Ordering::Relaxed);
+        let ready_to = self.ready_to();
         let step_from = |from: u64| {
             let until = writer_at.saturating_add(AHEAD_BYTES);
             if from >= until {
@@ -99,19 +100,20 @@ impl Prefault {
             let end = (within + 1).next_multiple_of(STEP_BYTES).min(file.size()).min(until - start);
             Some(Step { file, from: within, len: end - within })
         };
-        let seen_at = self.writer_seen_at.load(Ordering::Relaxed);
+        let mut moved = self.moved_in_step.load(Ordering::Relaxed);
         // Files may have been made since the last step; before the first one nobody knows how fast it is.
-        let has_passed = self.ready_to() != seen_at && self.ready_to() < writer_at;
-        let moved = if has_passed { moved.max(writer_at.saturating_sub(seen_at)) } else { moved };
+        if ready_to != seen_at && ready_to < writer_at {
+            moved = moved.max(writer_at.saturating_sub(seen_at));
+        }
         // If the next steps take as long as the last one, it comes as far during each of them.
         let is_fast = moved >= STEP_BYTES / 2;
         let left_out = LEFT_OUT_BYTES.max(2 * moved).min(MOST_LEFT_OUT_BYTES);
         let too_close = TOO_CLOSE_BYTES.max(moved + STEP_BYTES).min(left_out);
-        let is_too_close = is_fast && self.ready_to() < writer_at + too_close;
+        let is_too_close = is_fast && ready_to < writer_at + too_close;
         is_too_close
             .then(|| (writer_at + left_out).next_multiple_of(STEP_BYTES))
             .and_then(step_from)
-            .or_else(|| step_from(self.ready_to().max(writer_at)))
+            .or_else(|| step_from(ready_to.max(writer_at)))
     }
 
     pub fn is_due(&self, step: &Step) -> bool {

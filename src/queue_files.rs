@@ -11,6 +11,7 @@ use crate::prefault::Prefault;
 use crate::stats::Counters;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -156,10 +157,12 @@ impl QueueFiles {
                 self.directory.os.sync_data(fd.as_fd())
             }
         };
-        synced.map_err(|cause| {
-            let name = self.directory.name(file.start());
-            Error::system(format_args!("{name}: syncing"), cause).with_status(Status::Io)
-        })
+        synced.map_err(|cause| self.sync_failed(file, cause))
+    }
+
+    fn sync_failed(&self, file: &MappedFile, cause: io::Error) -> Error {
+        let name = self.directory.name(file.start());
+        Error::system(format_args!("{name}: syncing"), cause).with_status(Status::Io)
     }
 
     /// A new file is to be made durable: `ask_for_syncs` has the flush thread do it.
@@ -195,24 +198,15 @@ impl QueueFiles {
         // Opened again: the kernel tells a failed write-back once to each open description (fsync(2)), and that of the
         // mapping is to hear of it at its own sync.
         let fd = self.directory.open_file(file.start(), true)?;
-        let sync = || {
-            self.directory.os.sync_data(fd.as_fd()).map_err(|cause| {
-                let name = self.directory.name(file.start());
-                Error::system(format_args!("{name}: syncing"), cause).with_status(Status::Io)
-            })?;
+        let synced = catch_unwind(AssertUnwindSafe(|| {
+            self.directory.os.sync_data(fd.as_fd()).map_err(|cause| self.sync_failed(&file, cause))?;
             self.directory.sync()
-        };
-        match catch_unwind(AssertUnwindSafe(sync)) {
-            Ok(Ok(())) => file.set_entry_durable(),
-            Ok(Err(error)) => {
-                failed();
-                return Err(error);
-            }
-            Err(panic) => {
-                failed();
-                resume_unwind(panic);
-            }
+        }));
+        if !matches!(synced, Ok(Ok(()))) {
+            failed();
         }
+        synced.unwrap_or_else(|panic| resume_unwind(panic))?;
+        file.set_entry_durable();
         Ok(true)
     }
 }
