@@ -22,9 +22,9 @@ pub(crate) struct LookAhead {
 
 #[derive(Default)]
 struct Pace {
-    /// When the writer got its file; none until it has taken one since the open.
-    had_since: Option<Instant>,
-    /// When it came to the end of that file first, if it did not get the next one then.
+    /// Where the writer's file begins, and since when it has it; none until it has taken one since the open.
+    had: Option<(u64, Instant)>,
+    /// When it came to the end of that file first.
     full_at: Option<Instant>,
 }
 
@@ -42,10 +42,13 @@ impl LookAhead {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// The writer came to the end of its file at `full_at`, and could not have the next one: it will come again, and
-    /// what it waits until then is not its own slowness.
-    pub fn refused(&self, full_at: Instant) {
-        self.pace.lock().full_at.get_or_insert(full_at);
+    /// A writer came to the end of its file and asks for the one that begins at `next`. What it waits from then on, or
+    /// until it comes again, is not its own slowness.
+    pub fn full(&self, next: u64, now: Instant) {
+        let mut pace = self.pace.lock();
+        if pace.had.is_none_or(|(start, _)| start < next) {
+            pace.full_at.get_or_insert(now);
+        }
     }
 
     /// The file that the writer is in was full in part before it came there.
@@ -53,15 +56,15 @@ impl LookAhead {
         *self.pace.lock() = Pace::default();
     }
 
-    /// The writer came to the end of a file at `full_at`, and had the next one at `rolled_at`: where it fills files
-    /// faster than the disk may make them, there are to be as many as it fills meanwhile.
-    pub fn rolled(&self, full_at: Instant, rolled_at: Instant) {
+    /// The writer has the file that begins at `next`: where it fills files faster than the disk may make them, there are
+    /// to be as many as it fills meanwhile.
+    pub fn rolled(&self, next: u64, now: Instant) {
         if self.is_fixed {
             return;
         }
-        let pace = std::mem::replace(&mut *self.pace.lock(), Pace { had_since: Some(rolled_at), full_at: None });
-        let Some(had_since) = pace.had_since else { return };
-        let filled_in = pace.full_at.unwrap_or(full_at).saturating_duration_since(had_since);
+        let pace = std::mem::replace(&mut *self.pace.lock(), Pace { had: Some((next, now)), full_at: None });
+        let (Some((_, since)), Some(full_at)) = (pace.had, pace.full_at) else { return };
+        let filled_in = full_at.saturating_duration_since(since);
         let wanted = LONGEST_CREATION.as_nanos().div_ceil(filled_in.as_nanos().max(1)) as u32;
         self.count.store(wanted.clamp(LEAST, MOST), Ordering::Relaxed);
     }
@@ -72,12 +75,18 @@ mod tests {
     use super::*;
     use crate::options::Mode;
 
+    /// Fills one file and has the next.
+    fn roll(look_ahead: &LookAhead, next: u64, full_at: Instant, rolled_at: Instant) {
+        look_ahead.full(next, full_at);
+        look_ahead.rolled(next, rolled_at);
+    }
+
     fn count_after(options: &Options, filled_in: Duration, waited: Duration) -> u32 {
         let look_ahead = LookAhead::new(options, options.filler);
         let first_at = Instant::now();
-        look_ahead.rolled(first_at, first_at);
+        roll(&look_ahead, 0, first_at, first_at);
         assert_eq!(look_ahead.count(), if options.files_ahead == 0 { 2 } else { options.files_ahead });
-        look_ahead.rolled(first_at + filled_in, first_at + filled_in + waited);
+        roll(&look_ahead, 1, first_at + filled_in, first_at + filled_in + waited);
         look_ahead.count()
     }
 
@@ -105,23 +114,35 @@ mod tests {
     fn a_file_that_was_cut_and_filled_again_says_nothing() {
         let look_ahead = LookAhead::new(&Options::default(), Filler::Zero);
         let now = Instant::now();
-        look_ahead.rolled(now, now);
+        roll(&look_ahead, 1, now, now);
         look_ahead.end_moved();
-        look_ahead.rolled(now, now);
+        roll(&look_ahead, 1, now, now);
         assert_eq!(look_ahead.count(), 2);
     }
 
     #[test]
-    fn a_writer_that_slows_down_has_fewer_and_one_that_is_refused_is_not_slow() {
+    fn a_writer_that_slows_down_has_fewer_and_one_that_waits_is_not_slow() {
         let look_ahead = LookAhead::new(&Options::default(), Filler::Zero);
-        let began_at = Instant::now();
-        look_ahead.rolled(began_at, began_at);
-        look_ahead.refused(began_at);
-        let second = Duration::from_secs(1);
-        look_ahead.refused(began_at + 2 * second);
-        look_ahead.rolled(began_at + 4 * second, began_at + 4 * second);
+        let (began_at, second) = (Instant::now(), Duration::from_secs(1));
+        roll(&look_ahead, 0, began_at, began_at);
+        look_ahead.full(1, began_at); // and could not have it
+        roll(&look_ahead, 1, began_at + 2 * second, began_at + 4 * second);
         assert_eq!(look_ahead.count(), 8);
-        look_ahead.rolled(began_at + 6 * second, began_at + 6 * second);
+        roll(&look_ahead, 2, began_at + 6 * second, began_at + 6 * second);
+        assert_eq!(look_ahead.count(), 2);
+    }
+
+    #[test]
+    fn of_several_writers_the_first_at_the_end_counts_and_none_that_comes_after_the_roll() {
+        let look_ahead = LookAhead::new(&Options::default(), Filler::Zero);
+        let (began_at, second) = (Instant::now(), Duration::from_secs(1));
+        roll(&look_ahead, 0, began_at, began_at);
+        look_ahead.full(1, began_at);
+        look_ahead.full(1, began_at + second);
+        look_ahead.rolled(1, began_at + second);
+        assert_eq!(look_ahead.count(), 8);
+        look_ahead.full(1, began_at + second); // it finds the file in the queue
+        roll(&look_ahead, 2, began_at + 3 * second, began_at + 3 * second);
         assert_eq!(look_ahead.count(), 2);
     }
 }

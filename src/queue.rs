@@ -453,9 +453,8 @@ impl Queue {
         self.check_writable()?; // as a truncation that failed leaves it
         let lease = self.lease.as_ref().expect("only a writer rolls");
         let counters = &self.files.counters;
-        let full_at = Instant::now();
+        self.look_ahead.full(start, Instant::now());
         let (file, found) = self.take_file(lease, start, deadline).inspect_err(|error| {
-            self.look_ahead.refused(full_at);
             if error.status() == Status::Timeout {
                 count(&counters.rolls_timed_out);
             }
@@ -467,7 +466,7 @@ impl Queue {
             Found::Waited => count(&counters.rolls_waited),
         }
         if found != Found::InQueue {
-            self.look_ahead.rolled(full_at, Instant::now());
+            self.look_ahead.rolled(start, Instant::now());
         }
         // The next files are asked for after the append that rolled is published: its wake costs more than the append.
         self.set_attention(|attention| attention.allocation_at = 0);
