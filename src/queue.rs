@@ -537,8 +537,10 @@ impl Queue {
             attention.position_at = writer_at + POSITION_BYTES;
             (writer_at >= attention.allocation_at, flushes)
         });
-        // No further than the last file: it may have been cut since.
-        self.files.prefault.writer_came_to(writer_at.min(last.end()));
+        if let Some(_still) = self.end_moves.try_read() {
+            // No further than the end: the append may have been cut off since.
+            self.files.prefault.writer_came_to(writer_at.min(self.reserved_while_still()));
+        }
         if allocates {
             self.ask_for_files(writer_at, last);
         }
