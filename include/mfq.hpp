@@ -522,6 +522,18 @@ class [[nodiscard]] file {
     return info;
   }
 
+  // All of the file, whatever of it is written yet; info() tells.
+  std::string_view memory() const MFQ_LIFETIMEBOUND {
+    mfq_slice_t memory{};
+    check(mfq_file_memory(file_.get(), &memory));
+    return {static_cast<const char *>(memory.ptr), memory.len};
+  }
+  std::string_view memory(std::error_code &ec) const noexcept MFQ_LIFETIMEBOUND {
+    mfq_slice_t memory{};
+    ec = detail::code(mfq_file_memory(file_.get(), &memory));
+    return {static_cast<const char *>(memory.ptr), memory.len};
+  }
+
   void release() { check(file_.end()); }
   void release(std::error_code &ec) noexcept { ec = detail::code(file_.end()); }
 

@@ -421,6 +421,9 @@ impl World {
             88..90 => self.files.any(random).into_iter().for_each(|file| {
                 let told = unsafe { mfq_file_info(file as *mut _, &mut sized()) };
                 self.one_of("file_info", told, &[MFQ_OK, MFQ_E_CLOSED]);
+                let mut memory = MaybeUninit::uninit();
+                let told = unsafe { mfq_file_memory(file as *mut _, memory.as_mut_ptr()) };
+                self.one_of("file_memory", told, &[MFQ_OK, MFQ_E_CLOSED]);
             }),
             90..97 => self.ask(random, queue.0),
             97 => self.truncate(random, queue),

@@ -26,6 +26,7 @@ enum Call {
     GetLast { queue: u8, out: Out },
     Find { queue: u8, offset: Offset, out: Out },
     FileInfo { file: u8, struct_size: Size, out: Out },
+    FileMemory { file: u8, out: Out },
     FileRelease { file: u8 },
     Append { queue: u8, data: Data, out: Out },
     AppendParts { queue: u8, parts: Vec<Data>, out: Out },
@@ -336,6 +337,14 @@ impl Fuzz {
                             info.flushed <= info.committed && info.committed <= info.wrote && info.wrote <= info.size
                         );
                         std::hint::black_box(info.base.add(info.size as usize - 1).read());
+                    }
+                }
+                Call::FileMemory { file, out } => {
+                    let (file, to) = (choose(&self.files, *file), self.out(out));
+                    let status = mfq_file_memory(file, to);
+                    if self.check(file.addr(), status, true) {
+                        let memory: mfq_slice_t = self.value();
+                        std::hint::black_box(memory.ptr.cast::<u8>().add(memory.len - 1).read());
                     }
                 }
                 Call::FileRelease { file } => {

@@ -141,7 +141,25 @@ pub unsafe extern "C" fn mfq_file_info(file: *mut mfq_file_t, info: *mut mfq_fil
     })
 }
 
-/// Ends the hold on a file. `base` must not be read any more.
+/// Tells where a file is mapped, for reading: its `base` and `size`. In RECORD mfq_file_info passes over each record
+/// that came since anybody asked how far the queue is, a millisecond for 64 MiB of 1 KiB each; this looks at none. Works
+/// after mfq_close too.
+///
+/// Errors: INVALID, CLOSED (released).
+///
+/// Ownership: the memory is good until mfq_file_release.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mfq_file_memory(file: *mut mfq_file_t, memory: *mut mfq_slice_t) -> mfq_status_t {
+    guard(file, || {
+        let held = handles::file(file, "mfq_file_memory: file")?;
+        // SAFETY: the host says that `memory` is its own; checked for NULL and alignment.
+        let out = unsafe { decode::output(memory, "mfq_file_memory: memory")? };
+        out.write(mfq_slice_t { ptr: held.file.base().cast(), len: held.file.size() as usize });
+        Ok(())
+    })
+}
+
+/// Ends the hold on a file. Its memory must not be read any more.
 ///
 /// Errors: INVALID, CLOSED (released before).
 #[unsafe(no_mangle)]

@@ -89,6 +89,7 @@ impl Host {
             true mfq_get_last(queue, 0, out());
             true mfq_find(queue, 0, out());
             true mfq_file_info(file, out());
+            true mfq_file_memory(file, out());
             true mfq_file_release(file);
             true mfq_append(queue, part.ptr, part.len, out());
             true mfq_appendv(queue, &part, 1, out());

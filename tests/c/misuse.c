@@ -315,9 +315,12 @@ static void all_refuse_queue(mfq_queue_t *queue, mfq_status_t status, const char
 static void all_refuse_file(mfq_file_t *file, mfq_status_t status, const char *word) {
   mfq_file_info_t info = {.struct_size = sizeof info};
   UNTOUCHED(info.start);
+  mfq_slice_t memory;
+  UNTOUCHED(memory);
   FAILS(mfq_file_info(file, &info), status, word);
+  FAILS(mfq_file_memory(file, &memory), status, word);
   FAILS(mfq_file_release(file), status, word);
-  CHECK_UNTOUCHED(info.start);
+  CHECK_UNTOUCHED(info.start), CHECK_UNTOUCHED(memory);
 }
 
 static void all_refuse_reader(mfq_reader_t *reader, mfq_status_t status, const char *word) {
@@ -455,6 +458,9 @@ static void what_is_held_outlives_the_queue(void) {
   mfq_file_info_t info = {.struct_size = sizeof info};
   WORKS(mfq_file_info(file, &info));
   CHECK(info.size == 65536 && info.committed > 4 && info.base != NULL);
+  mfq_slice_t memory;
+  WORKS(mfq_file_memory(file, &memory));
+  CHECK(memory.ptr == (const void *)info.base && memory.len == info.size);
   UNTOUCHED(next);
   FAILS(mfq_reader_next(reader, -1, &next), MFQ_E_CLOSED, "queue");
   CHECK_UNTOUCHED(next);
@@ -611,6 +617,7 @@ static void output_structs_have_the_size_the_host_says(void) {
   FAILS(mfq_stats(queue, NULL), MFQ_E_INVALID, "stats is NULL");
   FAILS(mfq_recovery(queue, NULL), MFQ_E_INVALID, "report is NULL");
   FAILS(mfq_file_info(file, NULL), MFQ_E_INVALID, "info is NULL");
+  FAILS(mfq_file_memory(file, NULL), MFQ_E_INVALID, "memory is NULL");
   const size_t senseless[] = {0, sizeof(size_t) - 1, 4097, SIZE_MAX};
   for (size_t i = 0; i < sizeof senseless / sizeof *senseless; i++) {
     mfq_offsets_t offsets = {.struct_size = senseless[i]};

@@ -74,7 +74,7 @@ static_assert(!std::is_convertible_v<std::vector<int>, mfq::slice> && !std::is_c
       noexcept(q.find(0, ec)) && noexcept(q.truncate_after(0, ec)) && noexcept(q.truncate_before(0, ec)) &&
       noexcept(reader.next(within, ec)) && noexcept(reader.next(ec)) && noexcept(reader.seek(0, ec)) &&
       noexcept(reader.close(ec)) && noexcept(claim.commit(1, ec)) && noexcept(claim.commit(ec)) &&
-      noexcept(claim.abort(ec)) && noexcept(view.release(ec)) && noexcept(file.info(ec)) &&
+      noexcept(claim.abort(ec)) && noexcept(view.release(ec)) && noexcept(file.info(ec)) && noexcept(file.memory(ec)) &&
       noexcept(file.release(ec)));
 }
 
@@ -255,6 +255,8 @@ void what_is_moved_ends_once() {
   mfq::file file = queue.get_last(1s);
   const mfq_file_info_t info = file.info();
   CHECK(info.start == 0 && info.size == 65536);
+  const std::string_view memory = file.memory();
+  CHECK(memory.data() == reinterpret_cast<const char *>(info.base) && memory.size() == info.size);
 
   // What is held ends with its object: the handles are kept here behind its back.
   mfq_queue_t *queue_handle;

@@ -16,7 +16,7 @@ use std::process::{Command, Output};
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The functions of the header, in the order of the alphabet.
-pub const EXPORTED: [&str; 37] = [
+pub const EXPORTED: [&str; 38] = [
     "mfq_abi_version",
     "mfq_abort",
     "mfq_append",
@@ -27,6 +27,7 @@ pub const EXPORTED: [&str; 37] = [
     "mfq_commit",
     "mfq_event_fd",
     "mfq_file_info",
+    "mfq_file_memory",
     "mfq_file_release",
     "mfq_find",
     "mfq_flush",

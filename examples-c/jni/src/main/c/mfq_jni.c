@@ -176,8 +176,8 @@ JNIEXPORT jlong JNICALL Java_mfq_Native_find(JNIEnv *env, jclass type, jlong que
 JNIEXPORT void JNICALL Java_mfq_Native_fileInfo(JNIEnv *env, jclass type, jlong file, jlongArray to) {
   mfq_file_info_t info = {.struct_size = sizeof info};
   if (!check(env, type, mfq_file_info(to_file(file), &info))) return;
-  jlong numbers[] = {(jlong)info.start,     (jlong)info.size,    (jlong)info.wrote,
-                     (jlong)info.committed, (jlong)info.flushed, from_pointer(info.base)};
+  jlong numbers[] = {(jlong)info.start, (jlong)info.size, (jlong)info.wrote, (jlong)info.committed,
+                     (jlong)info.flushed};
   encode(env, to, numbers, COUNT(numbers));
 }
 
@@ -185,9 +185,15 @@ JNIEXPORT void JNICALL Java_mfq_Native_fileRelease(JNIEnv *env, jclass type, jlo
   check(env, type, mfq_file_release(to_file(file)));
 }
 
-JNIEXPORT jobject JNICALL Java_mfq_Native_memory(JNIEnv *env, jclass type, jlong address, jlong len) {
+JNIEXPORT jobject JNICALL Java_mfq_Native_fileMemory(JNIEnv *env, jclass type, jlong file) {
+  mfq_slice_t memory;
+  if (!check(env, type, mfq_file_memory(to_file(file), &memory))) return NULL;
+  return (*env)->NewDirectByteBuffer(env, (void *)memory.ptr, (jlong)memory.len);
+}
+
+JNIEXPORT jlong JNICALL Java_mfq_Native_address(JNIEnv *env, jclass type, jobject direct) {
   (void)type;
-  return (*env)->NewDirectByteBuffer(env, to_pointer(address), len);
+  return from_pointer(address_of(env, direct));
 }
 
 JNIEXPORT void JNICALL Java_mfq_Native_copy(JNIEnv *env, jclass type, jlong address, jobject to, jint len) {

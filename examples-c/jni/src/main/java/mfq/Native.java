@@ -19,8 +19,8 @@ final class Native {
     static final int CLAIM = 5;
     /** Numbers of a view: ptr, len, offset, end, time, token, token. */
     static final int VIEW = 7;
-    /** Numbers of a file: start, size, wrote, committed, flushed, base. */
-    static final int FILE = 6;
+    /** Numbers of a file: start, size, wrote, committed, flushed. */
+    static final int FILE = 5;
 
     private Native() {}
 
@@ -70,8 +70,10 @@ final class Native {
 
     static native void fileRelease(long file);
 
-    /** A direct buffer over memory. */
-    static native ByteBuffer memory(long address, long len);
+    /** A direct buffer over the whole file. */
+    static native ByteBuffer fileMemory(long file);
+
+    static native long address(ByteBuffer direct);
 
     /** Fills a direct buffer from memory. */
     static native void copy(long address, ByteBuffer to, int len);

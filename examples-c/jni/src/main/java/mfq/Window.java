@@ -23,9 +23,9 @@ final class Window {
     private final ByteBuffer readable;
 
     /** Of a file that is held; the hold becomes this one's. */
-    Window(long file, long base, long size) {
-        this.base = base;
-        writable = Native.memory(base, size);
+    Window(long file) {
+        writable = Native.fileMemory(file);
+        base = Native.address(writable);
         readable = writable.asReadOnlyBuffer();
         WeakReference<Window> self = new WeakReference<>(this);
         ALL.put(base, self);
@@ -47,10 +47,7 @@ final class Window {
         if (known != null && known.holds(place)) {
             return known;
         }
-        long file = Native.find(queue, place[2]);
-        long[] info = new long[Native.FILE];
-        Native.fileInfo(file, info);
-        return new Window(file, info[5], info[1]);
+        return new Window(Native.find(queue, place[2]));
     }
 
     /** Whether the memory of a claim or a view, which its first two numbers say, is part of it. */
