@@ -33,7 +33,7 @@ final class Bench {
     private static final List<String> PEERS = List.of("rocketmq", "rocketmq-warm");
     private static final int[] SIZES = {64, 1024, 4096};
     /** Each in an order of its own: what one leaves for the disk to do is not always the same one's burden. */
-    private static final int ROUNDS = 3;
+    private static final int ROUNDS = 5;
     private static final int SECONDS = 5;
 
     private Bench() {}
