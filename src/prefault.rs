@@ -39,10 +39,10 @@ struct Progress {
     writer_at: u64,
     /// Where the allocation thread saw it last.
     writer_seen_at: u64,
-    /// How far it came during a step: the farthest of the last ones.
-    moved_in_step: u64,
+    /// The most that it came on during a step; a tenth is forgotten at each.
+    moved_in_slow_step: u64,
     ready_to: u64,
-    /// How often the end was moved back: a step from before is none of what follows.
+    /// Grows with each `end_moved`: a step that was chosen before is not taken after it.
     cuts: u64,
 }
 
@@ -85,7 +85,8 @@ impl Prefault {
 
     /// The next pages to ready. `file_at` finds the file that begins at an offset, if there is one yet.
     pub fn next_step(&self, file_bytes: u64, file_at: impl Fn(u64) -> Option<Arc<MappedFile>>) -> Option<Step> {
-        let Progress { writer_at, writer_seen_at, moved_in_step: mut moved, ready_to, cuts } = *self.progress.lock();
+        let Progress { writer_at, writer_seen_at, moved_in_slow_step: mut moved, ready_to, cuts } =
+            *self.progress.lock();
         let step_from = |from: u64| {
             let until = writer_at.saturating_add(AHEAD_BYTES);
             if from >= until {
@@ -102,6 +103,7 @@ impl Prefault {
         if ready_to != writer_seen_at && ready_to < writer_at {
             moved = moved.max(writer_at - writer_seen_at);
         }
+        // It may come twice as far during a slow step, and during the step after it: one file may be all holes.
         let is_fast = moved >= STEP_BYTES / 2;
         let left_out = LEFT_OUT_BYTES.max(4 * moved).min(MOST_LEFT_OUT_BYTES);
         let too_close = TOO_CLOSE_BYTES.max(2 * moved + STEP_BYTES).min(left_out);
@@ -122,13 +124,7 @@ impl Prefault {
         self.expect_readers_behind(seen_at, writer_at, table);
         let populated = self.populate(&step.file, step.from, step.len);
         self.expect_readers(&step.file, step.from, step.len);
-        let mut progress = self.progress.lock();
-        if progress.cuts == step.cuts {
-            // Steps take from half a millisecond to twenty, as the system has memory ready: a slow one is not forgotten
-            // at the next. Of 2 GiB as fast as they go, appends waited 2 to 50 ms for steps when it was, and 0 to 8 now.
-            let kept = progress.moved_in_step - progress.moved_in_step / 10;
-            progress.moved_in_step = kept.max(progress.writer_at - writer_at);
-        }
+        self.progress.lock().step_taken(step.cuts, writer_at);
         populated
     }
 
@@ -179,7 +175,19 @@ impl Prefault {
 
 impl Progress {
     fn at(end: u64, cuts: u64) -> Progress {
-        Progress { writer_at: end, writer_seen_at: end, moved_in_step: 0, ready_to: end, cuts }
+        Progress { writer_at: end, writer_seen_at: end, moved_in_slow_step: 0, ready_to: end, cuts }
+    }
+
+    /// The writer was at `writer_at` when the step began.
+    ///
+    /// Steps of one size take from half a millisecond to twenty, as the system has memory ready: the next one may be as
+    /// slow as the slowest of the last. If only the last one counted, appends of 2 GiB as fast as they go would wait 2 to
+    /// 50 ms for steps; so they wait 0 to 8 ms.
+    fn step_taken(&mut self, cuts: u64, writer_at: u64) {
+        if self.cuts == cuts {
+            let kept = self.moved_in_slow_step - self.moved_in_slow_step / 10;
+            self.moved_in_slow_step = kept.max(self.writer_at - writer_at);
+        }
     }
 }
 
@@ -200,12 +208,12 @@ mod tests {
         Arc::new(MappedFile::new(native, 0, map))
     }
 
-    /// Where the next step begins, in MiB, once `ready` are and the writer at `writer` came `moved` far during the last
+    /// Where the next step begins, in MiB, once `ready` are and the writer at `writer` came `moved` far during a slow
     /// step.
     fn next_after(file: &Arc<MappedFile>, writer: u64, ready: u64, moved: u64) -> Option<u64> {
         let prefault = Prefault::new(true, false, writer * MIB);
         prefault.progress.lock().ready_to = ready * MIB;
-        prefault.progress.lock().moved_in_step = moved * MIB;
+        prefault.progress.lock().moved_in_slow_step = moved * MIB;
         let step = prefault.next_step(FILE_BYTES, |_| Some(file.clone()))?;
         assert!(step.len > 0 && step.from + step.len <= (writer + 64) * MIB, "within the bound");
         Some(step.from / MIB)
@@ -255,7 +263,7 @@ mod tests {
     fn a_writer_that_was_moved_back_is_not_fast() {
         let file = file();
         let prefault = Prefault::new(true, false, 100 * MIB);
-        prefault.progress.lock().moved_in_step = 10 * MIB;
+        prefault.progress.lock().moved_in_slow_step = 10 * MIB;
         prefault.end_moved(50 * MIB);
         assert_eq!(prefault.next_step(FILE_BYTES, |_| Some(file.clone())).unwrap().from, 50 * MIB);
     }
@@ -268,5 +276,29 @@ mod tests {
         prefault.end_moved(50 * MIB);
         prefault.take(&stale, &FileTable::new(FILE_BYTES, VecDeque::from([file.clone()]))).unwrap();
         assert_eq!(prefault.next_step(FILE_BYTES, |_| Some(file.clone())).unwrap().from, 50 * MIB);
+    }
+
+    #[test]
+    fn a_writer_is_fast_for_some_steps_after_a_slow_one_and_not_for_ever() {
+        let file = file();
+        let prefault = Prefault::new(true, false, 0);
+        let next = || prefault.next_step(FILE_BYTES, |_| Some(file.clone())).unwrap();
+        prefault.writer_came_to(10 * MIB);
+        prefault.progress.lock().step_taken(0, 0);
+        prefault.progress.lock().ready_to = 12 * MIB;
+        prefault.progress.lock().step_taken(0, 10 * MIB);
+        assert!(next().from > 30 * MIB, "so soon after a slow step it is left some to do");
+        for _ in 0..30 {
+            prefault.progress.lock().step_taken(0, 10 * MIB);
+        }
+        assert_eq!(next().from, 12 * MIB, "it has been slow since");
+    }
+
+    #[test]
+    fn a_step_beside_a_truncation_says_nothing_of_the_writer() {
+        let mut progress = Progress::at(100 * MIB, 0);
+        progress = Progress::at(50 * MIB, progress.cuts + 1);
+        progress.step_taken(0, 100 * MIB);
+        assert_eq!((progress.moved_in_slow_step, progress.ready_to), (0, 50 * MIB));
     }
 }

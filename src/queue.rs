@@ -527,22 +527,27 @@ impl Queue {
 
     /// Tells those who wait for it that the writer has come so far.
     #[cold]
-    fn attend(&self, writer_at: u64) {
-        let Some(last) = self.files.table.last() else { return };
-        let (allocates, flushes) = self.set_attention(|attention| {
-            let flushes = writer_at >= attention.flush_at;
+    fn attend(&self, end: u64) {
+        let flushes = self.set_attention(|attention| {
+            let flushes = end >= attention.flush_at;
             if flushes {
                 attention.flush_at = u64::MAX; // until the thread has looked
             }
-            attention.position_at = writer_at + POSITION_BYTES;
-            (writer_at >= attention.allocation_at, flushes)
+            flushes
         });
-        if let Some(_still) = self.end_moves.try_read() {
-            // No further than the end: the append may have been cut off since.
-            self.files.prefault.writer_came_to(writer_at.min(self.reserved_while_still()));
-        }
-        if allocates {
-            self.ask_for_files(writer_at, last);
+        // A truncation that is at work notes by itself where the writer is.
+        if let Some(_still) = self.end_moves.try_read()
+            && let Some(last) = self.files.table.last()
+        {
+            let writer_at = end.min(self.reserved_while_still()); // the append may have been cut off since
+            let allocates = self.set_attention(|attention| {
+                attention.position_at = writer_at + POSITION_BYTES;
+                writer_at >= attention.allocation_at
+            });
+            self.files.prefault.writer_came_to(writer_at);
+            if allocates {
+                self.ask_for_files(writer_at, last);
+            }
         }
         if flushes && let Err(error) = self.ask_flush_thread() {
             log::write(Level::Warn, format_args!("{error}"));

@@ -287,6 +287,7 @@ mod tests {
     use super::*;
     use crate::options::Options;
     use crate::os;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn a_file_that_was_removed_is_not_made_again_for_a_writer_that_was_held_up() {
@@ -304,5 +305,26 @@ mod tests {
         assert!(!dir.path().join(format!("{page:020}")).exists());
         queue.begin_close();
         queue.finish_close().unwrap();
+    }
+
+    #[test]
+    fn an_append_that_was_cut_off_does_not_keep_pages_from_being_readied() {
+        const MIB: u64 = 1 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { file_size: 256 * MIB, ..Options::default() };
+        let queue = Queue::open(os::native(), dir.path(), &options).unwrap();
+        let append = |mib| (0..mib).map(|_| queue.append(&[1; MIB as usize]).unwrap().end).last().unwrap();
+        let stays = append(1);
+        let cut_off = append(100);
+        queue.truncate_after(stays).unwrap();
+        queue.published(cut_off); // as its writer does that was held up before
+        let end = append(40);
+        // What lies 64 MiB ahead, to a quarter of that.
+        let wanted = end + 47 * MIB..=end + 64 * MIB;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !wanted.contains(&queue.stats().unwrap().prefaulted_to) {
+            assert!(Instant::now() < deadline, "ready to {}", queue.stats().unwrap().prefaulted_to);
+            std::thread::yield_now();
+        }
     }
 }

@@ -763,16 +763,16 @@ fn a_writer_that_comes_close_is_overtaken_and_what_is_left_out_is_its_own() {
     queue.os.fail_nth(Call::Populate, 1, Fault::Hang);
     queue.append(b"x").unwrap();
     queue.os.wait_hanging(1);
-    for _ in 0..10 {
+    for _ in 0..5 {
         queue.append(&[1; 1 << 20]).unwrap();
     }
     queue.os.heal();
     let pages = |mib: u64| (mib << 20) as usize / page() as usize;
     let ready = |from: u64, to: u64| resident(&queue.file(0))[pages(from)..pages(to)].iter().filter(|&&is| is).count();
-    // It came 10 MiB far during a step: twice as much is its own.
-    eventually("what lies behind is ready", || ready(32, 64) == pages(64 - 32));
-    assert!(ready(12, 29) < pages(1), "{} pages", ready(12, 29));
-    for _ in 0..50 {
+    // It came 5 MiB far during a step: four times as much is its own.
+    eventually("what lies behind is ready", || ready(28, 64) == pages(64 - 28));
+    assert!(ready(8, 24) < pages(1), "{} pages", ready(8, 24));
+    for _ in 0..55 {
         queue.append(&[1; 1 << 20]).unwrap();
     }
     assert_eq!(read_all(&queue).len(), 61);
