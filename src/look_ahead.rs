@@ -42,9 +42,12 @@ impl LookAhead {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// A writer came to the end of its file and asks for the one that begins at `next`. What it waits from then on, or
-    /// until it comes again, is not its own slowness.
+    /// A writer came to the end of its file and asks for the one that begins at `next`. The time from the first such
+    /// call until it has that file is not its own slowness, even if it is refused in between.
     pub fn full(&self, next: u64, now: Instant) {
+        if self.is_fixed {
+            return;
+        }
         let mut pace = self.pace.lock();
         if pace.had.is_none_or(|(start, _)| start < next) {
             pace.full_at.get_or_insert(now);
@@ -62,8 +65,12 @@ impl LookAhead {
         if self.is_fixed {
             return;
         }
-        let pace = std::mem::replace(&mut *self.pace.lock(), Pace { had: Some((next, now)), full_at: None });
-        let (Some((_, since)), Some(full_at)) = (pace.had, pace.full_at) else { return };
+        let mut pace = self.pace.lock();
+        if pace.had.is_some_and(|(start, _)| start >= next) {
+            return; // others have gone on already
+        }
+        let before = std::mem::replace(&mut *pace, Pace { had: Some((next, now)), full_at: None });
+        let (Some((_, since)), Some(full_at)) = (before.had, before.full_at) else { return };
         let filled_in = full_at.saturating_duration_since(since);
         let wanted = LONGEST_CREATION.as_nanos().div_ceil(filled_in.as_nanos().max(1)) as u32;
         self.count.store(wanted.clamp(LEAST, MOST), Ordering::Relaxed);
@@ -116,7 +123,7 @@ mod tests {
         let now = Instant::now();
         roll(&look_ahead, 1, now, now);
         look_ahead.end_moved();
-        roll(&look_ahead, 1, now, now);
+        roll(&look_ahead, 2, now, now);
         assert_eq!(look_ahead.count(), 2);
     }
 
@@ -142,6 +149,7 @@ mod tests {
         look_ahead.rolled(1, began_at + second);
         assert_eq!(look_ahead.count(), 8);
         look_ahead.full(1, began_at + second); // it finds the file in the queue
+        look_ahead.rolled(0, began_at + 3 * second); // told late
         roll(&look_ahead, 2, began_at + 3 * second, began_at + 3 * second);
         assert_eq!(look_ahead.count(), 2);
     }
