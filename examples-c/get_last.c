@@ -1,7 +1,7 @@
 /*
  * The files behind a queue: mfq_get_last gives the one that is written to (and makes it if need be), mfq_find the one
- * in which an offset lies, mfq_file_info tells how far a file is. A file that is held stays mapped, even after
- * mfq_close.
+ * in which an offset lies, mfq_file_info tells how far a file is, mfq_file_memory where its bytes are. A file that is held
+ * stays mapped, even after mfq_close.
  */
 #define _XOPEN_SOURCE 700
 #include <inttypes.h>

@@ -393,7 +393,7 @@ typedef struct {
   const uint8_t *base;
 } mfq_file_info_t;
 
-// Bytes of the host, or of a file where it is told of. `ptr` may be NULL if `len` is 0.
+// Some bytes. As an argument the host's, and `ptr` may be NULL if `len` is 0; from mfq_file_memory a file's.
 typedef struct {
   const void *ptr;
   size_t len;
@@ -632,14 +632,14 @@ mfq_status_t mfq_get_last(mfq_queue_t *queue, int32_t timeout_ms, mfq_file_t **f
 mfq_status_t mfq_find(mfq_queue_t *queue, uint64_t offset, mfq_file_t **file);
 
 // Tells where a file lies and how far it is. Works after mfq_close too, and then tells how far it was. The host sets
-// info->struct_size.
+// info->struct_size. In RECORD it passes over each record that came since anybody asked how far the queue is, a
+// millisecond for 64 MiB of 1 KiB each; mfq_file_memory does not.
 //
 // Errors: INVALID, CLOSED (released).
 mfq_status_t mfq_file_info(mfq_file_t *file, mfq_file_info_t *info);
 
-// Tells where a file is mapped, for reading: its `base` and `size`. In RECORD mfq_file_info passes over each record
-// that came since anybody asked how far the queue is, a millisecond for 64 MiB of 1 KiB each; this looks at none. Works
-// after mfq_close too.
+// Tells where a file is mapped: all its bytes, for reading. Those below `committed` of mfq_file_info can be read; what
+// lies behind may change at any moment. Looks at no record, and waits for nothing. Works after mfq_close too.
 //
 // Errors: INVALID, CLOSED (released).
 //

@@ -522,7 +522,7 @@ class [[nodiscard]] file {
     return info;
   }
 
-  // All of the file, whatever of it is written yet; info() tells.
+  // All bytes of the file, until release() or the end of this object. Those below info().committed can be read.
   std::string_view memory() const MFQ_LIFETIMEBOUND {
     mfq_slice_t memory{};
     check(mfq_file_memory(file_.get(), &memory));

@@ -123,7 +123,8 @@ fn hold(handle: u64, queue: &Queue, file: Arc<MappedFile>) -> Result<*mut mfq_fi
 }
 
 /// Tells where a file lies and how far it is. Works after mfq_close too, and then tells how far it was. The host sets
-/// info->struct_size.
+/// info->struct_size. In RECORD it passes over each record that came since anybody asked how far the queue is, a
+/// millisecond for 64 MiB of 1 KiB each; mfq_file_memory does not.
 ///
 /// Errors: INVALID, CLOSED (released).
 #[unsafe(no_mangle)]
@@ -141,9 +142,8 @@ pub unsafe extern "C" fn mfq_file_info(file: *mut mfq_file_t, info: *mut mfq_fil
     })
 }
 
-/// Tells where a file is mapped, for reading: its `base` and `size`. In RECORD mfq_file_info passes over each record
-/// that came since anybody asked how far the queue is, a millisecond for 64 MiB of 1 KiB each; this looks at none. Works
-/// after mfq_close too.
+/// Tells where a file is mapped: all its bytes, for reading. Those below `committed` of mfq_file_info can be read; what
+/// lies behind may change at any moment. Looks at no record, and waits for nothing. Works after mfq_close too.
 ///
 /// Errors: INVALID, CLOSED (released).
 ///

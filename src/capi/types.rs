@@ -32,7 +32,7 @@ pub struct mfq_span_t {
     pub end: u64,
 }
 
-/// Bytes of the host, or of a file where it is told of. `ptr` may be NULL if `len` is 0.
+/// Some bytes. As an argument the host's, and `ptr` may be NULL if `len` is 0; from mfq_file_memory a file's.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct mfq_slice_t {
