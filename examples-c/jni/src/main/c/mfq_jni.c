@@ -188,7 +188,10 @@ JNIEXPORT void JNICALL Java_mfq_Native_fileRelease(JNIEnv *env, jclass type, jlo
 JNIEXPORT jobject JNICALL Java_mfq_Native_fileMemory(JNIEnv *env, jclass type, jlong file) {
   mfq_slice_t memory;
   if (!check(env, type, mfq_file_memory(to_file(file), &memory))) return NULL;
-  return (*env)->NewDirectByteBuffer(env, (void *)memory.ptr, (jlong)memory.len);
+  /* Writable, as claims are parts of it. */
+  jobject buffer = (*env)->NewDirectByteBuffer(env, (void *)memory.ptr, (jlong)memory.len);
+  if (buffer == NULL && !(*env)->ExceptionCheck(env)) throw_no_memory(env, "a file's buffer");
+  return buffer;
 }
 
 JNIEXPORT jlong JNICALL Java_mfq_Native_address(JNIEnv *env, jclass type, jobject direct) {

@@ -4,7 +4,7 @@ import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 
 /**
- * The functions of the glue. Each is one call of the library (two where said), throws what {@link #failure} makes of an
+ * The functions of the glue. Most are one call of the library. Each throws what {@link #failure} makes of an
  * error, and hands structures over as their numbers, in the order of {@code mfq.h}. Handles are the library's: one that
  * has ended is {@link Status#CLOSED}, whatever comes.
  *

@@ -7,7 +7,7 @@ import java.util.concurrent.ConcurrentSkipListMap;
 import java.util.concurrent.atomic.AtomicInteger;
 
 /**
- * One mapped file as one buffer, of which claims, views and files hand out parts. Every part refers to the whole, and the
+ * One mapped file as one buffer, of which claims and views hand out parts. Every part refers to the whole, and the
  * file is held until nothing refers to that any more: a part that a host kept too long reads old bytes, and never memory
  * that is gone. That costs no {@code Cleaner} for each record, and no new direct buffer.
  */
@@ -22,22 +22,27 @@ final class Window {
     private final ByteBuffer writable;
     private final ByteBuffer readable;
 
-    /** Of a file that is held; the hold becomes this one's. */
-    Window(long file) {
-        writable = Native.fileMemory(file);
-        base = Native.address(writable);
-        readable = writable.asReadOnlyBuffer();
+    /** Of a file that is held; the hold becomes this one's with its last step. */
+    private Window(long file, ByteBuffer memory) {
+        writable = memory;
+        base = Native.address(memory);
+        readable = memory.asReadOnlyBuffer();
         WeakReference<Window> self = new WeakReference<>(this);
         ALL.put(base, self);
-        Leaks.CLEANER.register(writable, () -> {
+        Leaks.CLEANER.register(writable, letGo(file, base, self));
+        if (HELD.incrementAndGet() % MANY == 0) {
+            System.gc();
+        }
+    }
+
+    /** Refers to the file by numbers: what has a way to the memory would keep it for ever. */
+    private static Runnable letGo(long file, long base, WeakReference<Window> self) {
+        return () -> {
             // Before the memory can be another file's.
             ALL.remove(base, self);
             HELD.decrementAndGet();
             Native.fileRelease(file);
-        });
-        if (HELD.incrementAndGet() % MANY == 0) {
-            System.gc();
-        }
+        };
     }
 
     /** Of the file that this claim or view is in; of the one in its place, if a truncation has just put one there. */
@@ -47,7 +52,13 @@ final class Window {
         if (known != null && known.holds(place)) {
             return known;
         }
-        return new Window(Native.find(queue, place[2]));
+        long file = Native.find(queue, place[2]);
+        try {
+            return new Window(file, Native.fileMemory(file));
+        } catch (RuntimeException | Error failed) {
+            Native.fileRelease(file);
+            throw failed;
+        }
     }
 
     /** Whether the memory of a claim or a view, which its first two numbers say, is part of it. */

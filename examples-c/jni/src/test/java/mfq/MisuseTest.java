@@ -10,6 +10,8 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.net.URI;
 import java.nio.BufferOverflowException;
 import java.nio.BufferUnderflowException;
@@ -461,6 +463,33 @@ class MisuseTest {
                 return false;
             }
         }, "the queue can be opened");
+    }
+
+    @Test
+    void filesThatNothingRefersToAnyMoreAreUnmapped() throws Exception {
+        Path used = dir.resolve("used");
+        use(used);
+        Support.until(() -> {
+            System.gc();
+            try {
+                return !Files.readString(Path.of("/proc/self/maps")).contains(used.toString());
+            } catch (IOException failed) {
+                throw new UncheckedIOException(failed);
+            }
+        }, "the files are unmapped");
+    }
+
+    private static void use(Path path) {
+        try (MappedFileQueue queue = MappedFileQueue.open(path, small().build())) {
+            for (int file = 0; file < 3; file++) {
+                try (Claim claim = queue.claim(40_000)) {
+                    claim.commit();
+                }
+            }
+            try (Reader reader = queue.reader(0)) {
+                reader.forEachRemaining(record -> queue.view(record.offset()).close());
+            }
+        }
     }
 
     @Test
