@@ -112,8 +112,14 @@ final class Durability implements Runnable {
     private void flush(Pending one) {
         try {
             Native.flushStart(queue, one.at.end());
-            // A flush that somebody else began may have come before the future did.
-            completeFlushed();
+            // A flush that somebody else began may have come before the future did. Those of others are not this thread's.
+            boolean isDone;
+            synchronized (this) {
+                isDone = flushed() >= one.at.end() && pending.remove(one);
+            }
+            if (isDone) {
+                end(one, null);
+            }
         } catch (MfqException failed) {
             if (failed.status() == Status.POISONED) {
                 endAll(failed);
@@ -129,12 +135,16 @@ final class Durability implements Runnable {
     private void completeFlushed() {
         List<Pending> done;
         synchronized (this) {
-            // Under the lock: a truncation moves it back.
-            long[] offsets = new long[5];
-            Native.offsets(queue, offsets);
-            done = drain(offsets[4]);
+            done = drain(flushed());
         }
         done.forEach(one -> end(one, null));
+    }
+
+    /** Under the lock: a truncation moves it back. */
+    private long flushed() {
+        long[] offsets = new long[5];
+        Native.offsets(queue, offsets);
+        return offsets[4];
     }
 
     private void failIfPoisoned() {

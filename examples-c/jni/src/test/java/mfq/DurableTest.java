@@ -10,7 +10,9 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Test;
@@ -38,6 +40,33 @@ class DurableTest {
                 assertTrue(get(one));
             }
         }
+    }
+
+    @Test
+    void whatDependsOnAFutureNeverRunsInAnotherProducersThread() throws Exception {
+        Set<Thread> strangers = ConcurrentHashMap.newKeySet();
+        try (MappedFileQueue queue = MappedFileQueue.open(dir.resolve("queue"), small().build())) {
+            List<Thread> producers = new ArrayList<>();
+            for (int i = 0; i < 4; i++) {
+                producers.add(new Thread(() -> {
+                    Thread producer = Thread.currentThread();
+                    for (int line = 0; line < 2000; line++) {
+                        queue.appendDurable("mine".getBytes()).thenRun(() -> {
+                            Thread here = Thread.currentThread();
+                            if (here != producer && !here.getName().startsWith("mfq-durable")) {
+                                strangers.add(here);
+                            }
+                        });
+                    }
+                }));
+            }
+            producers.forEach(Thread::start);
+            for (Thread producer : producers) {
+                producer.join();
+            }
+            get(queue.appendDurable("the last one".getBytes()));
+        }
+        assertEquals(Set.of(), strangers);
     }
 
     /** No event comes any more that would tell of it. */
