@@ -32,7 +32,10 @@ final class Bench {
             "record-claim", "rocketmq", "rocketmq-warm", "chronicle", "chronicle-pretouch");
     private static final List<String> PEERS = List.of("rocketmq", "rocketmq-warm");
     private static final int[] SIZES = {64, 1024, 4096};
-    /** Each in an order of its own: what one leaves for the disk to do is not always the same one's burden. */
+    /**
+     * Each in an order of its own: what one leaves for the disk to do is not always the same one's burden. So many that
+     * two bad ones do not move a median.
+     */
     private static final int ROUNDS = 5;
     private static final int SECONDS = 5;
 
