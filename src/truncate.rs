@@ -313,7 +313,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let options = Options { file_size: 256 * MIB, ..Options::default() };
         let queue = Queue::open(os::native(), dir.path(), &options).unwrap();
-        let append = |mib| (0..mib).map(|_| queue.append(&[1; MIB as usize]).unwrap().end).last().unwrap();
+        let append = |mib| (0..mib).fold(0, |_, _| queue.append(&[1; MIB as usize]).unwrap().end);
         let stays = append(1);
         let cut_off = append(100);
         queue.truncate_after(stays).unwrap();
