@@ -112,7 +112,7 @@ final class Durability implements Runnable {
     private void flush(Pending one) {
         try {
             Native.flushStart(queue, one.at.end());
-            // A flush that somebody else began may have come before the future did. Those of others are not this thread's.
+            // A flush that somebody else began may have come before the future did. Other producers' futures are left to the thread.
             boolean isDone;
             synchronized (this) {
                 isDone = flushed() >= one.at.end() && pending.remove(one);
@@ -121,12 +121,11 @@ final class Durability implements Runnable {
                 end(one, null);
             }
         } catch (MfqException failed) {
-            if (failed.status() == Status.POISONED) {
-                endAll(failed);
-            } else if (failed.status() != Status.CLOSED) { // a close on its way tells how it went
-                synchronized (this) {
-                    pending.remove(one);
-                }
+            boolean hasEnded;
+            synchronized (this) {
+                hasEnded = failed.status() != Status.CLOSED && pending.remove(one); // a close on its way tells how it went
+            }
+            if (hasEnded) {
                 end(one, failed);
             }
         }

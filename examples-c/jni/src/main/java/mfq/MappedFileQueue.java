@@ -164,9 +164,9 @@ public final class MappedFileQueue implements AutoCloseable {
      * off ({@link Status#END}; also if that was at work while the record was appended, and it may be there). A queue that
      * is closed completes what is pending: it flushes everything.
      *
-     * <p>Threads: no thread waits for a future. What depends on one runs in the thread of this queue that completes them,
-     * or in the one that is inside its {@code appendDurable}, or in {@code truncateAfter} or {@code close}; take the
-     * {@code ...Async} methods of the future for what takes long.
+     * <p>Threads: no thread waits for a future. What depends on one runs in the thread of this queue that completes them, in
+     * {@code truncateAfter} or {@code close}, or, where it is complete already, in the thread that says what depends on it.
+     * Take the {@code ...Async} methods of the future for what takes long, or waits for another future of this queue.
      */
     public CompletableFuture<Long> appendDurable(byte[] record) {
         requireNonNull(record, "record");

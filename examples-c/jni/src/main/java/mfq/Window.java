@@ -28,8 +28,8 @@ final class Window {
         base = Native.address(memory);
         readable = memory.asReadOnlyBuffer();
         WeakReference<Window> self = new WeakReference<>(this);
-        ALL.put(base, self);
         Leaks.CLEANER.register(writable, letGo(file, base, self));
+        ALL.put(base, self);
         if (HELD.incrementAndGet() % MANY == 0) {
             System.gc();
         }

@@ -10,9 +10,11 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Queue;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Test;
@@ -47,16 +49,17 @@ class DurableTest {
         Set<Thread> strangers = ConcurrentHashMap.newKeySet();
         try (MappedFileQueue queue = MappedFileQueue.open(dir.resolve("queue"), small().build())) {
             List<Thread> producers = new ArrayList<>();
+            Queue<CompletableFuture<?>> all = new ConcurrentLinkedQueue<>();
             for (int i = 0; i < 4; i++) {
                 producers.add(new Thread(() -> {
                     Thread producer = Thread.currentThread();
                     for (int line = 0; line < 2000; line++) {
-                        queue.appendDurable("mine".getBytes()).thenRun(() -> {
+                        all.add(queue.appendDurable("mine".getBytes()).thenRun(() -> {
                             Thread here = Thread.currentThread();
                             if (here != producer && !here.getName().startsWith("mfq-durable")) {
                                 strangers.add(here);
                             }
-                        });
+                        }));
                     }
                 }));
             }
@@ -64,7 +67,7 @@ class DurableTest {
             for (Thread producer : producers) {
                 producer.join();
             }
-            get(queue.appendDurable("the last one".getBytes()));
+            get(CompletableFuture.allOf(all.toArray(CompletableFuture[]::new)));
         }
         assertEquals(Set.of(), strangers);
     }
