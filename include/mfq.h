@@ -638,8 +638,9 @@ mfq_status_t mfq_find(mfq_queue_t *queue, uint64_t offset, mfq_file_t **file);
 // Errors: INVALID, CLOSED (released).
 mfq_status_t mfq_file_info(mfq_file_t *file, mfq_file_info_t *info);
 
-// Tells where a file is mapped: all its bytes, for reading. Those below `committed` of mfq_file_info can be read; what
-// lies behind may change at any moment. Looks at no record, and waits for nothing. Works after mfq_close too.
+// Tells where a file is mapped, all of it, for reading. Below `committed` of mfq_file_info it is the log's and does not
+// change; behind that it may change at any moment. A file that is held over an mfq_truncate_after keeps what it had.
+// Looks at no record, and waits for nothing. Works after mfq_close too.
 //
 // Errors: INVALID, CLOSED (released).
 //

@@ -522,7 +522,7 @@ class [[nodiscard]] file {
     return info;
   }
 
-  // All bytes of the file, until release() or the end of this object. Those below info().committed can be read.
+  // The whole file, until release() or the end of this object. What lies behind info().committed may change at any moment.
   std::string_view memory() const MFQ_LIFETIMEBOUND {
     mfq_slice_t memory{};
     check(mfq_file_memory(file_.get(), &memory));

@@ -103,7 +103,7 @@ impl Prefault {
         if ready_to != writer_seen_at && ready_to < writer_at {
             moved = moved.max(writer_at - writer_seen_at);
         }
-        // It may come twice as far during a slow step, and during the step after it: one file may be all holes.
+        // The next step may be as slow, and the one behind what is left out as well: as much again for that one.
         let is_fast = moved >= STEP_BYTES / 2;
         let left_out = LEFT_OUT_BYTES.max(4 * moved).min(MOST_LEFT_OUT_BYTES);
         let too_close = TOO_CLOSE_BYTES.max(2 * moved + STEP_BYTES).min(left_out);

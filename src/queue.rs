@@ -535,7 +535,7 @@ impl Queue {
             }
             flushes
         });
-        // A truncation that is at work notes by itself where the writer is.
+        // A truncation that cuts notes by itself where the writer is; after another the next append does.
         if let Some(_still) = self.end_moves.try_read()
             && let Some(last) = self.files.table.last()
         {

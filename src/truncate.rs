@@ -311,7 +311,7 @@ mod tests {
     fn an_append_that_was_cut_off_does_not_keep_pages_from_being_readied() {
         const MIB: u64 = 1 << 20;
         let dir = tempfile::tempdir().unwrap();
-        let options = Options { file_size: 256 * MIB, ..Options::default() };
+        let options = Options { file_size: 128 * MIB, ..Options::default() };
         let queue = Queue::open(os::native(), dir.path(), &options).unwrap();
         let append = |mib| (0..mib).fold(0, |_, _| queue.append(&[1; MIB as usize]).unwrap().end);
         let stays = append(1);

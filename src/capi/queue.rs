@@ -142,8 +142,9 @@ pub unsafe extern "C" fn mfq_file_info(file: *mut mfq_file_t, info: *mut mfq_fil
     })
 }
 
-/// Tells where a file is mapped: all its bytes, for reading. Those below `committed` of mfq_file_info can be read; what
-/// lies behind may change at any moment. Looks at no record, and waits for nothing. Works after mfq_close too.
+/// Tells where a file is mapped, all of it, for reading. Below `committed` of mfq_file_info it is the log's and does not
+/// change; behind that it may change at any moment. A file that is held over an mfq_truncate_after keeps what it had.
+/// Looks at no record, and waits for nothing. Works after mfq_close too.
 ///
 /// Errors: INVALID, CLOSED (released).
 ///
