@@ -522,7 +522,8 @@ class [[nodiscard]] file {
     return info;
   }
 
-  // The whole file, until release() or the end of this object. What lies behind info().committed may change at any moment.
+  // The whole file, until release() or the end of this object. What lies behind info().committed may change at any
+  // moment.
   std::string_view memory() const MFQ_LIFETIMEBOUND {
     mfq_slice_t memory{};
     check(mfq_file_memory(file_.get(), &memory));

@@ -112,7 +112,8 @@ final class Durability implements Runnable {
     private void flush(Pending one) {
         try {
             Native.flushStart(queue, one.at.end());
-            // A flush that somebody else began may have come before the future did. Other producers' futures are left to the thread.
+            // A flush that somebody else began may have come before the future did. Other producers' futures are left to
+            // the thread.
             boolean isDone;
             synchronized (this) {
                 isDone = flushed() >= one.at.end() && pending.remove(one);

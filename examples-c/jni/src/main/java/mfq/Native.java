@@ -4,9 +4,9 @@ import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 
 /**
- * The functions of the glue. Most are one call of the library. Each throws what {@link #failure} makes of an
- * error, and hands structures over as their numbers, in the order of {@code mfq.h}. Handles are the library's: one that
- * has ended is {@link Status#CLOSED}, whatever comes.
+ * The functions of the glue. Most are one call of the library. Each throws what {@link #failure} makes of an error, and
+ * hands structures over as their numbers, in the order of {@code mfq.h}. Handles are the library's: one that has ended is
+ * {@link Status#CLOSED}, whatever comes.
  *
  * <p>Callers check ranges of arrays and buffers, and keep memory whose address they hand over.
  */
